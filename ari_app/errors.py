@@ -1,0 +1,101 @@
+"""Every exception this project raises on purpose.
+
+    AriAppError
+    ├── ConfigError           a setting is missing or wrong; names the setting and the remedy
+    ├── SetupError            something the machine must have is not there (Asterisk, a package, a port)
+    ├── AriError              Asterisk's REST interface or event websocket
+    │   ├── AriUnreachable    nobody answers at the URL, or Asterisk is still starting
+    │   ├── AriUnauthorized   user or password refused
+    │   ├── AriNotFound       the channel, bridge or resource is gone
+    │   ├── AriConflict       the object is in a state that forbids the request, or the id is taken
+    │   └── AriReplaced       another process registered the same Stasis application
+    ├── MediaError            RTP: no free port, socket failure
+    └── EngineError           speech-to-text, chat or text-to-speech; names the stage
+        ├── EngineUnreachable no connection, or it broke
+        ├── EngineTimeout     no answer in time
+        └── EngineRejected    an HTTP error status; ``permanent`` says whether a retry can help
+
+Each ``str()`` is one sentence an operator can act on; secrets never appear in it.
+"""
+
+from __future__ import annotations
+
+
+class AriAppError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class ConfigError(AriAppError):
+    """A setting is missing or wrong; the text names the setting and the remedy."""
+
+
+class SetupError(AriAppError):
+    """The machine lacks something that the command needs; the text says how to get it."""
+
+
+class AriError(AriAppError):
+    """A request to Asterisk failed.
+
+    Attributes:
+        attempted: what we tried to do, e.g. ``"create bridge 1f…"``.
+        status: the HTTP status, or ``None`` when there was no answer.
+        message: Asterisk's own words, or the reason there was no answer.
+    """
+
+    def __init__(self, attempted: str, status: int | None, message: str) -> None:
+        self.attempted = attempted
+        self.status = status
+        self.message = message
+        code = "" if status is None else f" (HTTP {status})"
+        super().__init__(f"could not {attempted}{code}: {message}")
+
+
+class AriUnreachable(AriError):
+    """Nobody answers at the ARI URL, or Asterisk is still starting."""
+
+
+class AriUnauthorized(AriError):
+    """ARI user or password refused."""
+
+
+class AriNotFound(AriError):
+    """The object of the request no longer exists."""
+
+
+class AriConflict(AriError):
+    """The object is in a state that forbids the request, or its id is taken."""
+
+
+class AriReplaced(AriError):
+    """Another process registered the same Stasis application; this one no longer gets events."""
+
+
+class MediaError(AriAppError):
+    """The RTP side failed: no free port, or the socket broke."""
+
+
+class EngineError(AriAppError):
+    """An engine stage failed.
+
+    Attributes:
+        stage: ``"speech-to-text"``, ``"chat"`` or ``"text-to-speech"``.
+        permanent: True when repeating the same request cannot help (bad key, unknown model, no quota).
+    """
+
+    def __init__(self, stage: str, message: str, *, permanent: bool = False) -> None:
+        self.stage = stage
+        self.message = message
+        self.permanent = permanent
+        super().__init__(f"{stage}: {message}")
+
+
+class EngineUnreachable(EngineError):
+    """The engine could not be reached, or the connection broke."""
+
+
+class EngineTimeout(EngineError):
+    """The engine did not answer in time."""
+
+
+class EngineRejected(EngineError):
+    """The engine answered with an HTTP error status."""
