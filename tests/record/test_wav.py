@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import stat
+import wave
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ari_app.record.wav import MAX_SKEW_BYTES, GrowingWav, StereoAligner, write_wav
+
+
+def pcm(*samples: int) -> bytes:
+    return np.array(samples, "<i2").tobytes()
+
+
+def test_both_directions_are_interleaved_left_is_the_caller() -> None:
+    aligner = StereoAligner()
+    aligner.push_left(pcm(1, 2, 3))
+    aligner.push_right(pcm(10, 20))
+    assert aligner.take() == pcm(1, 10, 2, 20)
+    aligner.push_right(pcm(30))
+    assert aligner.take() == pcm(3, 30)
+    assert aligner.take(final=True) == b""
+
+
+def test_a_direction_that_stopped_is_filled_with_silence_at_the_end() -> None:
+    aligner = StereoAligner()
+    aligner.push_left(pcm(1, 2, 3))
+    aligner.push_right(pcm(10))
+    assert aligner.take(final=True) == pcm(1, 10, 2, 0, 3, 0)
+
+
+def test_a_direction_that_stopped_holds_the_other_back_by_a_second_at_most() -> None:
+    aligner = StereoAligner()
+    aligner.push_right(bytes(MAX_SKEW_BYTES + 640))
+    assert len(aligner.take()) == 2 * 640
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 50)), max_size=60))
+def test_alignment_never_depends_on_how_the_pieces_arrive(pieces: list[tuple[bool, int]]) -> None:
+    aligner = StereoAligner()
+    out = bytearray()
+    counts = {True: 0, False: 0}
+    for left, length in pieces:
+        samples = pcm(*range(counts[left] + 1, counts[left] + length + 1))
+        counts[left] += length
+        (aligner.push_left if left else aligner.push_right)(samples)
+        out += aligner.take()
+    out += aligner.take(final=True)
+    stereo = np.frombuffer(bytes(out), "<i2").reshape(-1, 2)
+    assert len(stereo) == max(counts.values())
+    for column, left in ((0, True), (1, False)):
+        expected = list(range(1, counts[left] + 1)) + [0] * (len(stereo) - counts[left])
+        assert stereo[:, column].tolist() == expected
+
+
+def test_an_unclosed_file_is_already_playable_and_private(tmp_path: Path) -> None:
+    path = tmp_path / "call.wav"
+    growing = GrowingWav(path, channels=2)
+    growing.write(pcm(1, 2, 3, 4))
+    growing.write(pcm(5, 6))
+    with wave.open(str(path)) as reader:  # while the writer still holds it, as after a kill
+        assert (reader.getnchannels(), reader.getframerate(), reader.getnframes()) == (2, 8000, 3)
+        assert reader.readframes(3) == pcm(1, 2, 3, 4, 5, 6)
+    growing.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_write_wav_states_its_rate(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", pcm(7, 8), rate_hz=16000)
+    with wave.open(str(tmp_path / "a.wav")) as reader:
+        assert (reader.getframerate(), reader.readframes(2)) == (16000, pcm(7, 8))

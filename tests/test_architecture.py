@@ -1,0 +1,125 @@
+"""The import rule, the purity of cores and the size budgets, read from the source's syntax trees."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ari_app"
+
+# Which of our packages and top modules each one may import; its own modules are always allowed.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "logs": set(),
+    "audio": set(),
+    "config": {"errors"},
+    "ari": {"errors"},
+    "rtp": {"errors", "audio", "dialog.ports"},
+    "dialog": {"errors", "audio"},
+    "openai_api": {"errors", "audio", "dialog.ports"},
+    "record": {"audio", "dialog.ports"},
+    "offline": {"errors", "audio"},
+    "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},
+    "call": {"errors", "logs", "ari", "rtp", "audio", "dialog", "record"},
+    "app": {"errors", "logs", "config", "ari", "rtp", "audio", "dialog", "openai_api", "record", "call"},
+    "demo": {"errors", "logs", "config", "audio", "app", "dialog.ports", "record"},
+    "cli": {"errors", "logs", "config", "app", "demo", "offline", "__init__"},
+    "__main__": {"cli"},
+    "__init__": {"bridge"},
+}
+
+CORES = """
+    config.py errors.py audio/format.py audio/codec.py audio/resample.py audio/vad.py
+    rtp/packet.py rtp/serial.py rtp/jitter.py rtp/pacer.py
+    ari/events.py ari/callflow.py
+    dialog/ports.py dialog/turns.py dialog/sentences.py dialog/history.py dialog/gate.py
+    offline/answerer.py
+""".split()
+
+IMPURE = set(
+    "asyncio socket ssl time random os logging threading subprocess aiohttp openai httpx2 aioari".split()
+)
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def place(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imports(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    here = place(path)
+    assert here in ALLOWED, f"{here} is not in the table of this test: decide what it may import"
+    for name in imports(ast.parse(path.read_text(encoding="utf-8"))):
+        if name.split(".")[0] != "ari_app":
+            continue
+        target = name.removeprefix("ari_app").lstrip(".")
+        if target.split(".")[0] == here or target == "__version__":
+            continue
+        assert any(target == allowed or target.startswith(allowed + ".") for allowed in ALLOWED[here]), (
+            f"{path.relative_to(PACKAGE)} may not import {name}"
+        )
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_cores_are_pure(name: str) -> None:
+    roots = {i.split(".")[0] for i in imports(ast.parse((PACKAGE / name).read_text(encoding="utf-8")))}
+    assert not roots & IMPURE
+
+
+def code_lines(node: ast.AST, source: list[str]) -> int:
+    """Lines of `node` that are neither blank, comment nor docstring."""
+    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    skipped: set[int] = set()
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Constant) and inner.end_lineno:
+            skipped |= set(range(inner.lineno, inner.end_lineno + 1))
+    lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    return sum(
+        1 for n in lines if n not in skipped and (text := source[n - 1].strip()) and not text.startswith("#")
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_sizes_stay_readable(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    source = text.splitlines()
+    assert len(source) <= 450, f"{path.name} has {len(source)} lines"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert code_lines(node, source) <= 50, f"{path.name}: {node.name} is too long"
+        elif isinstance(node, ast.ClassDef):
+            methods = [n for n in node.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+            assert len(methods) <= 26, f"{path.name}: {node.name} has {len(methods)} methods"
+            assert code_lines(node, source) <= 300, f"{path.name}: {node.name} is too long"
+
+
+def test_model_names_stand_in_config_only() -> None:
+    from ari_app.config import RETIREMENTS, load
+
+    defaults = load({}, {}, {})
+    names = set(RETIREMENTS) | {defaults.openai_model, defaults.openai_stt_model}
+    for path in MODULES:
+        if path.name != "config.py":
+            strings = {
+                node.value
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            }
+            assert not strings & names, path

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from ari_app.config import (
+    OPENAI_URL,
+    RETIREMENTS,
+    SETTINGS,
+    Config,
+    load,
+    parse_dotenv,
+    require_ari,
+    require_keys,
+    settings_table,
+)
+from ari_app.errors import ConfigError
+
+OFFLINE = "http://127.0.0.1:9/v1"
+
+
+def config(**env: str) -> Config:
+    return load({}, env, {})
+
+
+def test_every_setting_has_a_field_and_every_field_a_setting() -> None:
+    assert {s.key for s in SETTINGS} == {f.name for f in dataclasses.fields(Config)}
+    assert len({s.flag for s in SETTINGS if s.flag}) == len([s for s in SETTINGS if s.flag])
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    defaults = config()
+    assert defaults.silence_duration_ms == 1000
+    assert defaults.vad_threshold_dbfs == -40
+    assert defaults.openai_tts_voice == "alloy"
+    assert defaults.mode == "pipeline"
+    assert "English or Spanish" in defaults.system_message
+
+
+def test_precedence_is_flag_then_environment_then_dotenv_then_default() -> None:
+    layers = [{"OPENAI_MODEL": "flag"}, {"OPENAI_MODEL": "env"}, {"OPENAI_MODEL": "file"}]
+    assert load(*layers).openai_model == "flag"
+    assert load({}, *layers[1:]).openai_model == "env"
+    assert load({}, {}, layers[2]).openai_model == "file"
+    assert load({}, {"OPENAI_MODEL": ""}, layers[2]).openai_model == "file"
+    assert load({"OPENAI_MODEL": None}, {}, {}).openai_model == "gpt-6-luna"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("SILENCE_DURATION_MS", "soon", "whole number from 200 to 5000 (ms)"),
+        ("SILENCE_DURATION_MS", "100", "whole number from 200 to 5000 (ms)"),
+        ("SAVE_RECORDINGS", "perhaps", "yes or no"),
+        ("MODE", "telepathy", "one of pipeline, echo"),
+        ("ARI_URL", "localhost:8088", "http:// or https://"),
+        ("ARI_URL", "http://user:word@localhost:8088", "without user name"),
+        ("RTP_PORTS", "4000", "40000-40999"),
+        ("RTP_PORTS", "5000-4000", "lower one first"),
+        ("DIAL_ENDPOINT", "PJSIP/trunk", "{number}"),
+        ("DIAL_ENDPOINT", "PJSIP/{number}@a&PJSIP/900@b", "{number}"),
+        ("ARI_APP", "my app", "letters"),
+        ("CALLER_ID", "a\nb", "one line"),
+    ],
+)
+def test_a_bad_value_names_the_setting_and_the_remedy(name: str, value: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(**{name: value})
+    assert name in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+def test_all_faults_are_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(MODE="x", MAX_CALLS="0")
+    assert "MODE" in str(caught.value) and "MAX_CALLS" in str(caught.value)
+
+
+def test_without_key_and_server_all_stages_use_the_offline_backend() -> None:
+    plain = config()
+    assert plain.needs_offline_backend
+    assert {stage.base_url for stage in plain.stages(OFFLINE).values()} == {OFFLINE}
+    assert plain.warnings() == []
+
+
+def test_a_key_selects_openai_and_a_base_url_selects_that_server() -> None:
+    keyed = config(OPENAI_API_KEY="sk-1")
+    assert not keyed.needs_offline_backend
+    assert {stage.base_url for stage in keyed.stages("").values()} == {OPENAI_URL}
+    local = config(OPENAI_BASE_URL="http://gpu:8000/v1/")
+    assert {stage.base_url for stage in local.stages("").values()} == {"http://gpu:8000/v1"}
+
+
+def test_the_common_key_is_not_sent_to_a_stage_with_a_server_of_its_own() -> None:
+    mixed = config(OPENAI_API_KEY="sk-1", OPENAI_STT_BASE_URL="http://whisper/v1")
+    assert mixed.stages("")["stt"].api_key == ""
+    assert mixed.stages("")["chat"].api_key == "sk-1"
+
+
+def test_one_stage_may_have_a_server_while_the_rest_is_offline() -> None:
+    mixed = config(OPENAI_CHAT_BASE_URL="http://llm/v1")
+    assert mixed.needs_offline_backend
+    assert [s.base_url for s in mixed.stages(OFFLINE).values()] == [OFFLINE, "http://llm/v1", OFFLINE]
+
+
+def test_retiring_models_are_accepted_with_a_warning_that_names_date_and_successor() -> None:
+    warned = config(OPENAI_API_KEY="k", OPENAI_MODEL="gpt-4o", OPENAI_STT_MODEL="whisper-1").warnings()
+    text = " ".join(warned)
+    assert "OPENAI_MODEL=gpt-4o" in text and "2027-01-14" in text and "gpt-6-luna" in text
+    assert "whisper-1" in text and "2027-02-26" in text
+    defaults = config()
+    for model in (defaults.openai_model, defaults.openai_stt_model):
+        assert model not in RETIREMENTS
+
+
+def test_secrets_are_not_in_repr_nor_in_messages() -> None:
+    secret = "s3cr3t-value"
+    loaded = config(OPENAI_API_KEY=secret, ARI_PASSWORD=secret, OPENAI_STT_API_KEY=secret)
+    assert secret not in repr(loaded) and secret not in repr(loaded.stages(""))
+    with pytest.raises(ConfigError) as caught:
+        config(ARI_PASSWORD=secret + "\n")
+    assert secret not in str(caught.value)
+
+
+def test_missing_ari_password_and_missing_key_say_what_to_do() -> None:
+    with pytest.raises(ConfigError, match="ARI_PASSWORD is not set"):
+        require_ari(config())
+    require_ari(config(ARI_PASSWORD="x"))
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
+        require_keys(config(OPENAI_BASE_URL=OPENAI_URL))
+    require_keys(config(OPENAI_API_KEY="k"))
+    require_keys(config())
+
+
+def test_dotenv_lines_are_parsed_and_faults_named() -> None:
+    text = "# comment\n\nexport OPENAI_MODEL='m 1'\nGREETING=\"Hello # there\"\n"
+    assert parse_dotenv(Path(".env"), text) == {"OPENAI_MODEL": "m 1", "GREETING": "Hello # there"}
+    for bad in ("A=1\nthis is not a setting\n", "A=1\nB\n", "A=1\nB='open\n"):
+        with pytest.raises(ConfigError, match=r"\.env line 2 "):
+            parse_dotenv(Path(".env"), bad)
+
+
+def test_the_documented_table_is_the_generated_one() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert settings_table() in page
