@@ -31,17 +31,20 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"bridge"},
 }
 
-CORES = """
-    config.py errors.py audio/format.py audio/codec.py audio/resample.py audio/vad.py
-    rtp/packet.py rtp/serial.py rtp/jitter.py rtp/pacer.py
-    ari/events.py ari/callflow.py
-    dialog/ports.py dialog/turns.py dialog/sentences.py dialog/history.py dialog/gate.py
-    offline/answerer.py
-""".split()
+CORES = [
+    "config.py",
+    "errors.py",
+    *(f"audio/{name}.py" for name in ("format", "codec", "resample", "vad")),
+    *(f"rtp/{name}.py" for name in ("packet", "serial", "jitter", "pacer")),
+    *(f"ari/{name}.py" for name in ("events", "callflow")),
+    *(f"dialog/{name}.py" for name in ("ports", "turns", "sentences", "history", "gate")),
+    "offline/answerer.py",
+]
 
-IMPURE = set(
-    "asyncio socket ssl time random os logging threading subprocess aiohttp openai httpx2 aioari".split()
-)
+IMPURE = {
+    *("asyncio", "socket", "ssl", "time", "random", "os", "logging", "threading", "subprocess"),
+    *("aiohttp", "openai", "httpx2", "aioari"),
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
