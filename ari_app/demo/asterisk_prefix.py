@@ -234,7 +234,8 @@ def _build(root: Path, tool: Tool, progress: Progress, environ: Mapping[str, str
 def _check_version(prefix: Prefix, tool: Tool) -> None:
     if not tool.version_args:
         return
-    said = _run(prefix.command(tool.binary, *tool.version_args))
+    # Several programs end with a code other than 0 after printing their version; what they print decides.
+    said = _run(prefix.command(tool.binary, *tool.version_args), must_succeed=False)
     if not re.search(tool.version, said):
         first = said.strip().splitlines()[:1]
         raise _Unavailable(f"the mirror offers another version ({first[0] if first else 'it says nothing'})")
@@ -357,8 +358,10 @@ def _network_settings() -> str:
     return "".join(f"{line}\n" for line in wanted)
 
 
-def _run(command: Sequence[str], *, environ: Mapping[str, str] | None = None) -> str:
-    """Standard output and error of a command that must succeed."""
+def _run(
+    command: Sequence[str], *, environ: Mapping[str, str] | None = None, must_succeed: bool = True
+) -> str:
+    """Standard output and error of a command."""
     try:
         done = subprocess.run(
             command,
@@ -373,7 +376,7 @@ def _run(command: Sequence[str], *, environ: Mapping[str, str] | None = None) ->
         )
     except subprocess.TimeoutExpired as error:
         raise _Unavailable(f"{Path(command[0]).name} did not end within {STEP_TIMEOUT_S} s") from error
-    if done.returncode != 0:
+    if must_succeed and done.returncode != 0:
         raise _Unavailable(_complaint(done.stdout, Path(command[0]).name))
     return done.stdout
 
