@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""Renders the Asterisk configuration from `templates/`: one set for the private Asterisk and for containers.
+
+    python3 asterisk-config/render.py --out DIR --set modules_dir=/usr/lib/... [--set KEY=VALUE ...]
+
+Standard library only, because it also runs where nothing else is installed. A template holds {{setting}}
+placeholders and no logic. Passwords that nobody gave are generated once and kept in DIR/credentials.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import re
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+
+OPTIONAL_FILES = {"pjsip_outbound.conf": "outbound_contact"}
+"""Files that hold nothing while their setting is empty; they exist always, because others include them."""
+
+STATE_FOLDERS = ("lib", "run", "log", "spool/recording")
+"""Asterisk does not make these itself; without spool/recording ARI recordings fail."""
+
+_PLACEHOLDER = re.compile(r"\{\{([a-z_]+)\}\}")
+
+
+class SettingError(ValueError):
+    """A setting is missing, unknown or not acceptable; the text is one sentence that names it."""
+
+
+# --- what a value may be: each check returns what is wrong with it, or "" ----------------------------------
+
+Check = Callable[[str], str]
+
+
+def _matches(pattern: str, what: str) -> Check:
+    return lambda value: "" if re.fullmatch(pattern, value, re.ASCII) else f"must be {what}"
+
+
+def _port(value: str) -> str:
+    fits = re.fullmatch(r"[0-9]{1,5}", value, re.ASCII) and 1 <= int(value) <= 65535
+    return "" if fits else "must be a port from 1 to 65535"
+
+
+def _ipv4(value: str) -> str:
+    try:
+        ipaddress.IPv4Address(value)
+    except ValueError:
+        return "must be an IPv4 address"
+    return ""
+
+
+def _private_ipv4(value: str) -> str:
+    fault = _ipv4(value)
+    if not fault:
+        address = ipaddress.IPv4Address(value)
+        if address.is_unspecified or not address.is_private:
+            fault = "must be a loopback or private address, because ARI is not for the open network"
+    return fault
+
+
+def _one_address(value: str) -> str:
+    fault = _ipv4(value)
+    if not fault and ipaddress.IPv4Address(value).is_unspecified:
+        fault = "must be one address of this machine, because callers are told to send their audio there"
+    return fault
+
+
+_folder = _matches(r"/[^\x00-\x1f\x7f]*", "an absolute path")
+_name = _matches(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, '_', '.' or '-'")
+_extension = _matches(
+    r"[0-9+*#][0-9A-Za-z+*#]{0,31}",
+    "an extension: 1 to 32 digits, letters, '+', '*' or '#', the first not a letter",
+)
+_password = _matches(r"[!-~]{12,128}", "12 to 128 printable ASCII characters without spaces")
+_contact = _matches(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:[0-9]{1,5})?", "a host or host:port")
+_sound = _matches(
+    r"/[A-Za-z0-9_./ -]*[A-Za-z0-9_-]",
+    "an absolute path of letters, digits, spaces, '_', '.', '/' and '-'",
+)
+
+
+def _sound_without_suffix(value: str) -> str:
+    return "must not end in .wav: Asterisk adds the suffix" if value.endswith(".wav") else _sound(value)
+
+
+def _or_empty(check: Check) -> Check:
+    return lambda value: check(value) if value else ""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One placeholder. `default` None: it must be given, or (for a secret) is generated."""
+
+    check: Check
+    meaning: str
+    default: str | None = None
+    secret: bool = False
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "modules_dir": Setting(_folder, "folder of Asterisk's modules (*.so)"),
+    "data_dir": Setting(_folder, "folder of Asterisk's documentation and rest-api", "/usr/share/asterisk"),
+    "state_dir": Setting(
+        _folder, "folder for logs, run-time files and recordings", "/var/lib/ari_app-asterisk"
+    ),
+    "http_address": Setting(_private_ipv4, "address ARI listens on", "127.0.0.1"),
+    "http_port": Setting(_port, "port ARI listens on", "8088"),
+    "ari_username": Setting(_name, "ARI user", "ari_app"),
+    "ari_password": Setting(_password, "ARI password", secret=True),
+    "sip_address": Setting(_ipv4, "address SIP listens on", "127.0.0.1"),
+    "sip_port": Setting(_port, "UDP port SIP listens on", "5060"),
+    "media_address": Setting(_one_address, "address for the media of SIP calls", "127.0.0.1"),
+    "caller_password": Setting(_password, "password of the SIP account demo-caller", secret=True),
+    "outbound_contact": Setting(_or_empty(_contact), "host:port where outbound calls go; empty: nowhere", ""),
+    "rtp_start": Setting(_port, "first UDP port for media", "10000"),
+    "rtp_end": Setting(_port, "last UDP port for media", "20000"),
+    "app_name": Setting(_name, "Stasis application that takes the calls", "ari_app"),
+    "bot_extension": Setting(_extension, "extension of the bot", "100"),
+    "fallback_extension": Setting(_or_empty(_extension), "extension that takes calls the bot cannot", ""),
+    "away_sound": Setting(
+        _or_empty(_sound_without_suffix), "sound file for when the application is away", ""
+    ),
+}
+
+COMPUTED = ("config_dir", "credentials_dir")
+"""Placeholders that follow from --out."""
+
+
+def resolve(given: Mapping[str, str], credentials: Mapping[str, str]) -> dict[str, str]:
+    """Every setting with its value, checked. Pure.
+
+    Raises:
+        SettingError: a setting is unknown, missing or not acceptable.
+    """
+    unknown = sorted(set(given) - set(SETTINGS))
+    if unknown:
+        raise SettingError(f"{unknown[0]} is not a setting of the Asterisk configuration")
+    values: dict[str, str] = {}
+    for name, setting in SETTINGS.items():
+        value = given.get(name, credentials.get(name, setting.default))
+        if value is None:
+            raise SettingError(f"{name} must be given: {setting.meaning}")
+        # The value of a secret is not repeated in the sentence, nor is any other: it may hold anything.
+        fault = _unsafe(value) or setting.check(value)
+        if fault:
+            raise SettingError(f"{name} {fault}")
+        values[name] = value
+    if values["fallback_extension"] == values["bot_extension"]:
+        raise SettingError(
+            "fallback_extension must not be the bot's own extension, or such calls go in circles"
+        )
+    if int(values["rtp_start"]) >= int(values["rtp_end"]):
+        raise SettingError("rtp_end must be higher than rtp_start")
+    return values
+
+
+def _unsafe(value: str) -> str:
+    """What would let a value be more than a value: it could add a line, or Asterisk would alter it."""
+    if not value.isprintable():
+        return "must be on one line, without control characters"
+    return "must not begin or end with a space" if value != value.strip() else ""
+
+
+def escape(value: str) -> str:
+    """The value as a configuration file needs it: ';' begins a comment unless a backslash is before it."""
+    return value.replace(";", "\\;")
+
+
+def fill(name: str, template: str, values: Mapping[str, str]) -> str:
+    """The template with its placeholders replaced. Pure.
+
+    Raises:
+        SettingError: the template has a placeholder that is no setting, or a malformed one.
+    """
+
+    def value_of(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise SettingError(f"{name} asks for {match[1]}, which is not a setting")
+        return escape(values[match[1]])
+
+    if "{{" in _PLACEHOLDER.sub("", template):
+        raise SettingError(f"{name} has a malformed placeholder")
+    return _PLACEHOLDER.sub(value_of, template)
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def render(out: Path, given: Mapping[str, str], templates: Path = TEMPLATES) -> dict[str, str]:
+    """Write the whole configuration to `out`, readable by this user only, and make Asterisk's state folders.
+
+    Files in `out` that are not ours (such as extensions_local.conf) stay as they are.
+
+    Returns:
+        All settings with their values, passwords included.
+
+    Raises:
+        SettingError: see `resolve` and `fill`; nothing has been written then but generated passwords.
+    """
+    out = out.resolve()
+    resolve(given, {name: "-" * 12 for name, setting in SETTINGS.items() if setting.secret})
+    _make_private(out)
+    credentials_dir = out / "credentials"
+    values = resolve(given, _credentials(credentials_dir, given))
+    placed = {**values, "config_dir": str(out), "credentials_dir": str(credentials_dir)}
+    for name in COMPUTED:
+        fault = _unsafe(placed[name])
+        if fault:
+            raise SettingError(f"the path of --out {fault}")
+    texts: dict[str, str] = {}
+    for path in sorted(templates.glob("*.conf")):
+        texts[path.name] = fill(path.name, path.read_text(encoding="utf-8"), placed)
+        switch = OPTIONAL_FILES.get(path.name)
+        if switch and not values[switch]:
+            texts[path.name] = f"; Nothing here, because {switch} is not set.\n"
+    for name, text in texts.items():
+        _write_private(out / name, text)
+    for folder in STATE_FOLDERS:
+        (Path(values["state_dir"]) / folder).mkdir(parents=True, exist_ok=True)
+    os.chmod(values["state_dir"], 0o700)
+    return values
+
+
+def _credentials(folder: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """The passwords kept in `folder`, one file each; those that are neither kept nor given are generated."""
+    _make_private(folder)
+    kept: dict[str, str] = {}
+    for name, setting in SETTINGS.items():
+        if not setting.secret or name in given:
+            continue
+        path = folder / name
+        if not path.exists():
+            _write_private(path, secrets.token_urlsafe(24) + "\n")
+        path.chmod(0o600)
+        kept[name] = path.read_text(encoding="utf-8").removesuffix("\n")
+    return kept
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Replace the file in one step; at no time can another user read it."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def _parser() -> argparse.ArgumentParser:
+    lines = [
+        f"  {name:20} {setting.meaning}"
+        + (f" (default {setting.default})" if setting.default else "")
+        + (" (generated)" if setting.secret else "")
+        for name, setting in SETTINGS.items()
+    ]
+    parser = argparse.ArgumentParser(
+        description="Render the Asterisk configuration of ari_app.",
+        epilog="settings:\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the configuration to")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one setting")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; ends with 2 and one sentence when a setting is wrong."""
+    arguments = _parser().parse_args(argv)
+    given: dict[str, str] = {}
+    try:
+        for item in arguments.set:
+            name, equals, value = item.partition("=")
+            if not equals:
+                raise SettingError("--set needs KEY=VALUE")
+            given[name] = value
+        render(arguments.out, given)
+    except (SettingError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
