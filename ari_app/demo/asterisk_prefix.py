@@ -276,7 +276,9 @@ class _PrivateApt:
         (folder / "status").touch()
         if not re.fullmatch(r"[a-z+]+:[^\s\[\]]+", mirror):
             raise _Unavailable(f"{MIRROR_VARIABLE} is not a URL")
-        (folder / "sources.list").write_text(f"deb [signed-by={keyring}] {mirror} {suite} main\n")
+        machine = _run(["dpkg", "--print-architecture"]).strip()  # else foreign ones are downloaded too
+        source = f"deb [arch={machine} signed-by={keyring}] {mirror} {suite} main\n"
+        (folder / "sources.list").write_text(source)
         config = folder / "apt.conf"
         config.touch(mode=0o600)  # a proxy's password may be in it
         config.write_text(self._settings() + _network_settings())
