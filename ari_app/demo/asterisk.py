@@ -1,7 +1,7 @@
 """A private Asterisk 22: rendered configuration, free loopback ports, one process, gone without trace. Shell.
 
     async with PrivateAsterisk(fetch(progress), AsteriskSettings(app_name="demo")) as asterisk:
-        ...  # asterisk.ari_url, asterisk.ari_password, asterisk.sip_port, await asterisk.rx("core show uptime")
+        ...  # asterisk.ari_password, asterisk.sip_port, await asterisk.rx("core show uptime")
 
 Several may run at once. If this process dies, however it dies, the kernel ends its Asterisk.
 """
@@ -64,7 +64,7 @@ if os.getppid() == int(sys.argv[2]):
 
 @dataclass(frozen=True, slots=True)
 class AsteriskSettings:
-    """What may differ from one private Asterisk to the next; `asterisk-config/render.py` checks the values."""
+    """What may differ from one private Asterisk to the next; `asterisk-config/render.py` checks it."""
 
     app_name: str = "ari_app"
     """Stasis application that gets the inbound calls."""
@@ -306,9 +306,8 @@ class PrivateAsterisk:
                     # ARI answers only when all modules are loaded: what could not bind has said so by now.
                     return not _TAKEN.search(_said(self.log_path))
                 await asyncio.sleep(0.05)
-        raise SetupError(
-            f"the private Asterisk was not ready within {START_TIMEOUT_S:g} s: {_last_error(self.folder, self.log_path)}"
-        )
+        reason = _last_error(self.folder, self.log_path)
+        raise SetupError(f"the private Asterisk was not ready within {START_TIMEOUT_S:g} s: {reason}")
 
     async def _end_process(self) -> None:
         process = self._process
