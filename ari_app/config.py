@@ -145,6 +145,11 @@ class Setting:
         """Attribute name in `Config`."""
         return self.env.lower()
 
+    @property
+    def switch(self) -> bool:
+        """True for a yes-or-no setting, whose flag takes no value."""
+        return self.parse is _switch
+
 
 SETTINGS: tuple[Setting, ...] = (
     # Asterisk

@@ -1,0 +1,83 @@
+"""The embedded offline backend as a child process: started when no engine is configured. Shell.
+
+The child is reached only through its HTTP interface, like any other OpenAI-compatible server, and ends when our
+end of its standard input closes, so it never outlives us, however we die.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from types import TracebackType
+
+from ari_app.errors import SetupError
+
+logger = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 120
+"""Loading takes about two seconds; the first start also assembles and checks the speech model."""
+
+
+class OfflineBackend:
+    """Runs `python -m ari_app offline` on a free loopback port; `url` is its base URL once entered."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.pid = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._drain: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> OfflineBackend:
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ari_app", "offline", "--port", "0", "--exit-with-stdin"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        self.pid = self._process.pid
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                self.url = await self._read_url()
+        except BaseException as error:
+            await self.__aexit__(None, None, None)
+            if isinstance(error, TimeoutError):
+                raise SetupError(
+                    f"The embedded offline backend did not start within {START_TIMEOUT_S} s: "
+                    "run `python -m ari_app offline` to see why."
+                ) from None
+            raise
+        self._drain = asyncio.create_task(self._log_output(), name="offline-backend-output")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(5):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        if self._drain is not None:
+            await self._drain
+
+    async def _read_url(self) -> str:
+        assert self._process is not None and self._process.stdout is not None
+        last = ""
+        async for raw in self._process.stdout:
+            last = raw.decode(errors="replace").strip()
+            if last.startswith("listening on "):
+                return last.removeprefix("listening on ")
+            logger.info("%s", last)
+        raise SetupError(last.removeprefix("error: ") or "The embedded offline backend ended without a word.")
+
+    async def _log_output(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        async for raw in self._process.stdout:
+            logger.info("offline backend: %s", raw.decode(errors="replace").rstrip())

@@ -1,0 +1,103 @@
+"""The application as a process of its own, started as an operator does: `python -m ari_app serve`. Shell."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from ari_app.config import SETTINGS
+from ari_app.errors import SetupError
+
+READY_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 10
+
+
+def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without any setting of ours (such as a real API key), plus `settings`."""
+    ours = {setting.env for setting in SETTINGS}
+    return {name: value for name, value in os.environ.items() if name not in ours} | dict(settings)
+
+
+class ServeProcess:
+    """Runs `serve` with exactly the given settings; `directory` is its working directory, without `.env`."""
+
+    def __init__(
+        self, settings: Mapping[str, str], *, directory: Path, arguments: tuple[str, ...] = ()
+    ) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._arguments = arguments
+        self._process: asyncio.subprocess.Process | None = None
+        self._log_path = directory / "serve.log"
+
+    async def __aenter__(self) -> ServeProcess:
+        with self._log_path.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "ari_app", "serve", *self._arguments),
+                cwd=self._directory,
+                env=clean_environment(self._settings),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await self._wait_ready()
+        except TimeoutError:
+            await self.stop()
+            raise SetupError(
+                f"The application was not ready within {READY_TIMEOUT_S} s: {self.log()}"
+            ) from None
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        assert self._process is not None
+        return self._process.returncode
+
+    def log(self) -> str:
+        """What it wrote to standard error so far."""
+        return self._log_path.read_text(encoding="utf-8", errors="replace")
+
+    async def stop(self) -> int:
+        """End it as a service manager would: SIGTERM, and SIGKILL when that is not obeyed. Idempotent."""
+        process = self._process
+        assert process is not None
+        if process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+        return await process.wait()
+
+    async def kill(self) -> None:
+        """End it without a chance to clean up, as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
+
+    async def _wait_ready(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        async for line in self._process.stdout:
+            if line.startswith(b"ready"):
+                return
+        raise SetupError(f"The application ended before it was ready: {self.log().strip() or 'no output'}")
