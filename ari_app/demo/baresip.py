@@ -1,7 +1,7 @@
 """baresip, a SIP user agent of Debian, run from a private copy and driven through its control socket. Shell.
 
-Control is `ctrl_tcp` of baresip 1.1: JSON in netstrings (`<length>:<text>,`) on a loopback port, commands with a
-token that comes back in the response, and events in between.
+Control is `ctrl_tcp` of baresip 1.1: JSON in netstrings (`<length>:<text>,`) on a loopback port, commands
+with a token that comes back in the response, and events in between.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class CallerError(AriAppError):
 
 
 class Baresip:
-    """One running baresip. `on_event` gets each of its events, and `{"type": "GONE"}` if it ends by itself."""
+    """One running baresip. `on_event` gets each of its events, and one of type GONE when it is no more."""
 
     def __init__(
         self, prefix: Prefix, folder: Path, sip_port: int, on_event: Callable[[Event], None]
@@ -227,7 +227,7 @@ async def _read_message(reader: asyncio.StreamReader) -> Event:
 
 
 def bound_port(pid: int, protocol: str, address: str) -> int | None:
-    """The port of a process's socket bound to an IPv4 address, read from /proc (proc(5)); None if there is none."""
+    """The port of a process's socket bound to an IPv4 address (proc_pid_net(5)); None if it has none."""
     wanted = f"{struct.unpack('=I', socket.inet_aton(address))[0]:08X}"
     try:
         rows = [line.split() for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines()[1:]]

@@ -1,4 +1,4 @@
-"""What a caller heard and when: a recording that grows while a call lasts, and the sound in it. Shell for one file."""
+"""What a caller heard, and when: a recording that grows while the call lasts, and the sound in it. Shell."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Heard:
 
 
 def sound_span(pcm: bytes) -> tuple[int, int] | None:
-    """First byte of the first sound and end of the last one in PCM16 at 8 kHz, to a frame; None if all is quiet."""
+    """Where sound begins and ends in PCM16 at 8 kHz, in bytes, to a frame; None if all is quiet."""
     whole = len(pcm) // FRAME_BYTES * FRAME_BYTES
     frames = np.frombuffer(pcm[:whole], dtype="<i2").reshape(-1, FRAME_BYTES // SAMPLE_BYTES)
     power = np.mean(np.square(frames.astype(np.float32) / 32768), axis=1)
