@@ -38,7 +38,7 @@ LOOPBACK = "127.0.0.1"
 CALLER_USER = "demo-caller"
 MAIN_CONFIG = "etc/asterisk.conf"
 RENDERER = Path(__file__).resolve().parents[2] / "asterisk-config" / "render.py"
-RUN_FOLDER_PREFIX = "ari_app-asterisk-"
+RUN_FOLDER_PREFIX = "ari_app-ast-"
 
 START_TIMEOUT_S = 30.0
 """Asterisk needs 0.4 s on an idle machine."""
@@ -53,7 +53,8 @@ LONGEST_SOCKET_PATH = 107
 _TAKEN = re.compile(r"Address already in use", re.IGNORECASE)
 
 # Runs the command given behind it so that the kernel ends it when this process is gone: PR_SET_PDEATHSIG (1)
-# survives the exec. The parent may be gone already when it is set, which the parent's id tells.
+# survives the exec. The parent may be gone already when it is set, which the parent's id tells. The signal is
+# SIGKILL, because Asterisk does not heed SIGTERM while it starts.
 _LAUNCHER = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, int(sys.argv[1]), 0, 0, 0)
@@ -121,6 +122,7 @@ class PrivateAsterisk:
         self._folder: Path | None = None
         self._lock: BinaryIO | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._ready = False
 
     def __repr__(self) -> str:
         return f"PrivateAsterisk(pid={self.pid}, ari={self.ari_url}, sip={self.sip_host}:{self.sip_port})"
@@ -230,7 +232,8 @@ class PrivateAsterisk:
             self.sip_port = wanted_sip or _free_port(socket.SOCK_DGRAM)
             self._render()
             await self._launch()
-            if await self._is_ready():
+            self._ready = await self._is_ready()
+            if self._ready:
                 return
             await self._end_process()
             log.info("attempt %d: a port was taken before Asterisk could bind it", attempt)
@@ -249,7 +252,10 @@ class PrivateAsterisk:
             self._folder = self._given_folder.resolve()
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if len(str(self._folder / "state" / "run" / "asterisk.ctl").encode()) > LONGEST_SOCKET_PATH:
-            raise SetupError(f"the folder {self._folder} has too long a path for Asterisk's console socket")
+            raise SetupError(
+                f"the path {self._folder} is too long for Asterisk's console socket; "
+                f"use a shorter one (TMPDIR says where temporary folders are made)"
+            )
         self._lock = (self._folder / "lock").open("wb")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -278,7 +284,7 @@ class PrivateAsterisk:
         for old in logs.iterdir():
             old.unlink()
         command = self._prefix.command(ASTERISK.binary, "-C", str(self.folder / MAIN_CONFIG), "-f")
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(int(signal.SIGTERM)), str(os.getpid())]
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(int(signal.SIGKILL)), str(os.getpid())]
         with (self.folder / "console.log").open("wb") as console:
             self._process = await asyncio.create_subprocess_exec(
                 *launcher,
@@ -313,17 +319,18 @@ class PrivateAsterisk:
         process = self._process
         if process is None:
             return
-        if process.returncode is None:
-            process.terminate()
-            try:
+        try:
+            if self._ready and process.returncode is None:  # before that it has no call to hang up
+                process.terminate()
                 await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
-            except TimeoutError:
-                log.warning("the private Asterisk did not stop within %g s: killing it", STOP_TIMEOUT_S)
-            finally:  # a cancellation must not leave it behind either
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-        self._process = None
+        except TimeoutError:
+            log.warning("the private Asterisk did not stop within %g s: killing it", STOP_TIMEOUT_S)
+        finally:  # a cancellation must not leave it behind either
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            self._process = None
+            self._ready = False
 
 
 async def _pings(session: aiohttp.ClientSession, url: str) -> bool:

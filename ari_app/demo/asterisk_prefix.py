@@ -142,6 +142,16 @@ def fetch(progress: Progress, tool: Tool = ASTERISK, *, environ: Mapping[str, st
         ) from error
 
 
+def write_manifest(root: Path) -> None:
+    """Note what is in the copy, for `damage` to compare with."""
+    files = {
+        str(path.relative_to(root)): _fingerprint(path)
+        for path in sorted(root.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+    (root / MANIFEST).write_text(json.dumps({"files": files}, indent=0))
+
+
 def damage(root: Path) -> str | None:
     """What differs from the manifest written when the copy was made, or None if nothing does."""
     try:
@@ -199,15 +209,6 @@ def _fingerprint(path: Path) -> str:
         return ""
 
 
-def _write_manifest(root: Path) -> None:
-    files = {
-        str(path.relative_to(root)): _fingerprint(path)
-        for path in sorted(root.rglob("*"))
-        if path.is_symlink() or path.is_file()
-    }
-    (root / MANIFEST).write_text(json.dumps({"files": files}, indent=0))
-
-
 # --- building one copy -------------------------------------------------------------------------------
 
 
@@ -224,7 +225,7 @@ def _build(root: Path, tool: Tool, progress: Progress, environ: Mapping[str, str
         for folder in NOT_NEEDED:
             shutil.rmtree(fresh / folder, ignore_errors=True)
         _check_version(Prefix(fresh), tool)
-        _write_manifest(fresh)
+        write_manifest(fresh)
         if root.exists():
             root.rename(Path(scratch) / "old")
         fresh.rename(root)

@@ -1,4 +1,4 @@
-"""Fetching from Debian: where mirrors are read from, a copy that is whole or fetched again, and honest refusals.
+"""Fetching from Debian: the mirrors, a copy that is whole or fetched again, and honest refusals.
 
 The downloads here are real, of one tiny package, from the mirror in this machine's own apt sources.
 """
@@ -15,7 +15,7 @@ from threading import Thread
 import pytest
 
 from ari_app.demo.apt_sources import debian_mirrors
-from ari_app.demo.asterisk_prefix import MANIFEST, Prefix, Tool, damage, fetch
+from ari_app.demo.asterisk_prefix import MANIFEST, Prefix, Tool, damage, fetch, write_manifest
 from ari_app.errors import SetupError
 
 HELLO = Tool(
@@ -107,12 +107,7 @@ def copy(tmp_path: Path) -> Path:
     (root / "usr/program").write_bytes(b"\x7fELF")
     (root / "usr/library.so.1").write_bytes(b"code")
     (root / "usr/library.so").symlink_to("library.so.1")
-    script = (
-        "import sys; from pathlib import Path; from ari_app.demo.asterisk_prefix import _write_manifest; "
-    )
-    subprocess.run(
-        [sys.executable, "-c", f"{script}_write_manifest(Path(sys.argv[1]))", str(root)], check=True
-    )
+    write_manifest(root)
     return root
 
 
