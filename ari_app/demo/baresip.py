@@ -229,9 +229,10 @@ async def _read_message(reader: asyncio.StreamReader) -> Event:
 def bound_port(pid: int, protocol: str, address: str) -> int | None:
     """The port of a process's socket bound to an IPv4 address (proc_pid_net(5)); None if it has none."""
     wanted = f"{struct.unpack('=I', socket.inet_aton(address))[0]:08X}"
+    process = Path(f"/proc/{pid}")
     try:
-        rows = [line.split() for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines()[1:]]
-        sockets = {os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd") if entry.is_symlink()}
+        rows = [line.split() for line in (process / "net" / protocol).read_text().splitlines()[1:]]
+        sockets = {os.readlink(process / "fd" / name) for name in os.listdir(process / "fd")}
     except OSError:  # it ended, or closed a file while we looked
         return None
     for row in rows:
