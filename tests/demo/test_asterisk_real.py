@@ -138,9 +138,13 @@ async def test_it_does_not_outlive_a_killed_parent(prefix: Prefix, short_folder:
     pid, folder = (await parent.stdout.readline()).decode().split(" ", 1)
     parent.send_signal(signal.SIGKILL)
     await parent.communicate()
-    async with asyncio.timeout(20):
-        while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110 - another process, nothing to wait on
-            await asyncio.sleep(0.05)
+    try:
+        async with asyncio.timeout(20):
+            while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110 - another process, nothing to wait on
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        os.kill(int(pid), signal.SIGKILL)
+        raise
     assert Path(folder.strip()).exists()
     # The next start finds what the killed one left, and removes it.
     parent = await asyncio.create_subprocess_exec(
@@ -286,28 +290,24 @@ async def test_a_call_given_back_without_fallback(
     asterisk: PrivateAsterisk, result: str, expected: int
 ) -> None:
     async with caller(asterisk) as phone:
-        invite = asyncio.create_task(phone.invite("100"))
-        await give_back(asterisk, "ari_app", ["inbound", "100"], result, invite)
-        assert await asyncio.wait_for(invite, 5) == expected
+        assert await give_back(asterisk, phone, "ari_app", "100", result) == expected
 
 
 async def test_a_failed_call_goes_to_the_fallback(second: PrivateAsterisk) -> None:
     async with caller(second) as phone:
-        invite = asyncio.create_task(phone.invite("200"))
-        await give_back(second, "other_app", ["inbound", "200"], "failed", invite)
-        assert await asyncio.wait_for(invite, 5) == 200, "the echo test answers"
+        # The echo test answers.
+        assert await give_back(second, phone, "other_app", "200", "failed") == 200
         await phone.hang_up()
 
 
-async def give_back(
-    asterisk: PrivateAsterisk, app: str, arguments: list[str], result: str, call: asyncio.Task[int]
-) -> None:
-    """Be the application: take one call and return it to the dialplan with a result."""
+async def give_back(asterisk: PrivateAsterisk, phone: RawSipPhone, app: str, number: str, result: str) -> int:
+    """Be the application: take a call, return it to the dialplan with a result; the caller's final status."""
     async with ari(asterisk) as session, session.ws_connect(f"/ari/events?app={app}") as events:
+        call = asyncio.create_task(phone.invite(number))
         async with asyncio.timeout(10):
             while (event := await events.receive_json())["type"] != "StasisStart":
                 pass
-        assert event["args"] == arguments
+        assert event["args"] == ["inbound", number]
         channel = f"/ari/channels/{event['channel']['id']}"
         if result:
             variable = {"variable": "ARI_APP_RESULT", "value": result}
@@ -315,7 +315,7 @@ async def give_back(
                 assert response.status == 204
         async with session.post(f"{channel}/continue") as response:
             assert response.status == 204
-        await asyncio.wait({call}, timeout=5)
+        return await asyncio.wait_for(call, 5)
 
 
 async def test_123_is_a_tone(asterisk: PrivateAsterisk) -> None:
