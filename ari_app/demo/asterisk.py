@@ -366,6 +366,8 @@ def _sweep_dead_folders(parent: Path) -> None:
     """Remove run folders whose process was killed, which their free lock tells."""
     for folder in parent.glob(f"{RUN_FOLDER_PREFIX}*"):
         try:
+            if folder.lstat().st_uid != os.getuid():
+                continue
             with (folder / "lock").open("r+b") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)

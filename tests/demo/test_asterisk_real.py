@@ -34,8 +34,8 @@ def prefix() -> Prefix:
     return fetch(lambda line: None)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def away_sound(tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="module")
+def away_sound(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A second of 700 Hz, as a sound file named without its suffix."""
     path = tmp_path_factory.mktemp("sounds") / "away"
     with wave.open(f"{path}.wav", "wb") as file:
@@ -251,6 +251,15 @@ async def test_no_call_with_a_wrong_password(asterisk: PrivateAsterisk, from_use
     assert asterisk.caller_password not in security
 
 
+async def test_an_extension_of_the_operator(asterisk: PrivateAsterisk) -> None:
+    """extensions_local.conf is read, and a rendering leaves it alone."""
+    local = asterisk.folder / "etc/extensions_local.conf"
+    local.write_text("exten => 600,1,Hangup(17)\n")
+    await asterisk.rx("dialplan reload")
+    async with caller(asterisk) as phone:
+        assert await phone.invite("600") == 486
+
+
 @pytest.mark.parametrize("number", ["5551", "outbound", "demo-caller", "fallback", "200"])
 async def test_a_softphone_reaches_no_other_extension(asterisk: PrivateAsterisk, number: str) -> None:
     async with caller(asterisk) as phone:
@@ -316,6 +325,50 @@ async def give_back(asterisk: PrivateAsterisk, phone: RawSipPhone, app: str, num
         async with session.post(f"{channel}/continue") as response:
             assert response.status == 204
         return await asyncio.wait_for(call, 5)
+
+
+async def test_external_media_is_heard_both_ways(asterisk: PrivateAsterisk) -> None:
+    """The modules suffice for what the application does: slin over RTP in a bridge with a ulaw caller."""
+    async with (
+        caller(asterisk) as phone,
+        RawSipPhone(0, "application") as us,
+        ari(asterisk) as session,
+        session.ws_connect("/ari/events?app=ari_app") as events,
+    ):
+        call = asyncio.create_task(phone.invite("100"))
+        async with asyncio.timeout(10):
+            while (event := await events.receive_json())["type"] != "StasisStart":
+                pass
+        caller_id = event["channel"]["id"]
+        media = {"app": "ari_app", "format": "slin", "external_host": f"127.0.0.1:{us.rtp_port}"}
+        async with session.post("/ari/channels/externalMedia", params=media) as response:
+            created = await response.json()
+        port = int(created["channelvars"]["UNICASTRTP_LOCAL_PORT"])
+        for path, arguments in (
+            (f"channels/{caller_id}/answer", {}),
+            ("bridges/b1", {"type": "mixing"}),
+            ("bridges/b1/addChannel", {"channel": f"{caller_id},{created['id']}"}),
+        ):
+            async with session.post(f"/ari/{path}", params=arguments) as response:
+                assert response.status in (200, 204)
+        assert await call == 200
+
+        tone = (8000 * np.sin(2 * np.pi * 500 * np.arange(160) / 8000)).astype(">i2").tobytes()
+        hearing = asyncio.create_task(phone.listen(1.0))
+        for number in range(50):
+            rtp = number.to_bytes(2, "big") + (160 * number).to_bytes(4, "big") + b"ssrc"
+            us.rtp_transport.sendto(b"\x80\x0a" + rtp + tone, ("127.0.0.1", port))
+            phone.rtp_transport.sendto(b"\x80\x00" + rtp + b"\x80" * 160, phone.media_address())
+            await asyncio.sleep(0.02)
+        assert level(await hearing, 500) > 4000
+        packet = us.rtp.get_nowait()
+        assert (packet[1] & 0x7F, len(packet)) == (10, 12 + 320)
+        # ulaw 0x80 is the largest amplitude, 32124; slin goes over the wire with the high byte first.
+        assert packet[12:] == (32124).to_bytes(2, "big") * 160
+        await phone.hang_up()
+        for path in (f"channels/{created['id']}", "bridges/b1"):
+            async with session.delete(f"/ari/{path}") as response:
+                assert response.status == 204
 
 
 async def test_123_is_a_tone(asterisk: PrivateAsterisk) -> None:
