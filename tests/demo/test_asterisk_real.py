@@ -252,7 +252,6 @@ async def test_no_call_with_a_wrong_password(asterisk: PrivateAsterisk, from_use
 
 
 async def test_an_extension_of_the_operator(asterisk: PrivateAsterisk) -> None:
-    """extensions_local.conf is read, and a rendering leaves it alone."""
     local = asterisk.folder / "etc/extensions_local.conf"
     local.write_text("exten => 600,1,Hangup(17)\n")
     await asterisk.rx("dialplan reload")

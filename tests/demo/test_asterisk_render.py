@@ -253,8 +253,17 @@ def test_no_template_holds_a_password_or_opens_a_door() -> None:
 
 
 def test_no_extension_leads_to_the_trunk() -> None:
-    dialplan = all_templates()["extensions.conf"]
-    assert not re.search(r"\bDial\(|outbound|Originate|System\(|Local/", dialplan)
+    steps = [value for _, _, value in parse(all_templates()["extensions.conf"])]
+    assert any("Stasis(" in step for step in steps)
+    assert [step for step in steps if re.search(r"\bDial\(|outbound|Originate|System\(|Local/", step)] == []
+
+
+def test_the_operators_own_extensions_stay(tmp_path: Path) -> None:
+    out = tmp_path / "etc"
+    out.mkdir()
+    (out / "extensions_local.conf").write_text("exten => 600,1,Hangup()\n")
+    render.render(out, {**REQUIRED, "state_dir": str(tmp_path / "state")})
+    assert (out / "extensions_local.conf").read_text() == "exten => 600,1,Hangup()\n"
 
 
 def test_without_outbound_contact_there_is_no_way_out(tmp_path: Path) -> None:
