@@ -105,7 +105,10 @@ class SipCall:
     # --- speaking
 
     async def say(self, sound: Sound) -> Said:
-        """Speak into the call; returns when the last sample has been sent."""
+        """Speak into the call; returns when the last sample has been sent.
+
+        An utterance still going on is cut off. This one goes on if the task is cancelled.
+        """
         pcm = await asyncio.to_thread(_load, sound)
         await asyncio.to_thread(write_source, self._folder, pcm)
         await self._agent.command("ausrc", f"aufile,{SOURCE}")

@@ -40,21 +40,22 @@ def test_span_of_sound(pcm: bytes, expected_ms: tuple[int, int] | None) -> None:
     assert sound_span(pcm) == expected
 
 
-def test_recording_is_dated_by_its_most_recent_looking_piece(tmp_path: Path) -> None:
-    # The writer began at 100.0 and its pieces become visible late: 1000 ms at 101.2, 2000 ms at 102.05.
+def test_recording_is_dated_by_the_piece_seen_soonest(tmp_path: Path) -> None:
+    # Recording began at 100.0. Its seconds become visible late: by 200 ms, by 50 ms, and by 150 ms.
     path = tmp_path / "heard.wav"
     recording = GrowingRecording(path)
     assert not recording.poll(100.5)
 
     path.write_bytes(bytes(WAV_HEADER_BYTES) + quiet(1000))
     assert recording.poll(101.2)
-    with path.open("ab") as file:
-        file.write(quiet(500) + tone(200) + quiet(300))
-    assert recording.poll(102.05)
-    assert not recording.poll(102.06)
+    for piece, seen_at in ((quiet(500) + tone(200) + quiet(300), 102.05), (quiet(1000), 103.15)):
+        with path.open("ab") as file:
+            file.write(piece)
+        assert recording.poll(seen_at)
+    assert not recording.poll(103.16)
 
     heard = recording.heard(0)
-    assert len(heard.pcm) == 2000 * MS
+    assert len(heard.pcm) == 3000 * MS
     assert heard.first_sound_at == pytest.approx(100.05 + 1.5)
     assert heard.last_sound_at == pytest.approx(100.05 + 1.7)
     assert heard.sound_s == pytest.approx(0.2)
