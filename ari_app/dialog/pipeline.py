@@ -1,0 +1,335 @@
+"""The brain of three engines: speech-to-text, chat, text-to-speech. Shell without a socket.
+
+Every caller turn has one task: it listens (transcript, gate, history), then answers. The caller always goes
+first: confirmed speech ends an answer at once, whether it is still being thought of or already heard. A turn
+that is still being transcribed then is not thrown away: its words reach the history in order, and the next
+turn's words join the same user message. So a caller who goes on after a pause is answered once, to all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from ari_app.audio.format import TELEPHONE_RATE_HZ, bytes_to_ms
+from ari_app.audio.vad import EnergyVad, VadState
+from ari_app.dialog.gate import rejection
+from ari_app.dialog.history import History
+from ari_app.dialog.ports import (
+    BargeIn,
+    BotSpeechStarted,
+    CallerNotUnderstood,
+    CallerSaid,
+    CallerSpeechStarted,
+    ChatModel,
+    EngineFailed,
+    Fact,
+    GaveUp,
+    ItemStarted,
+    Playout,
+    PlayoutMark,
+    SpeechToText,
+    TextToSpeech,
+    TurnTimed,
+)
+from ari_app.dialog.response import Response
+from ari_app.dialog.sentences import SentenceSplitter
+from ari_app.dialog.streams import within
+from ari_app.dialog.turns import TurnEnded, TurnSettings, TurnStarted, TurnTracker
+from ari_app.errors import EngineError, EngineTimeout
+
+logger = logging.getLogger(__name__)
+
+MAX_ANSWER_CHARS = 4000
+"""About four minutes of speech; what a chat model says beyond is not asked for."""
+MISUNDERSTOOD_BEFORE_REPROMPT = 2
+"""One turn without words is noise; after the second in a row somebody is waiting for an answer."""
+LAST_WORDS_S = 60.0
+"""The longest wait for playout to reach the end of the last sentence before giving up."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSettings:
+    """How the pipeline converses. PCM is 8 kHz."""
+
+    system_message: str = ""
+    greeting: str | None = None
+    silence_duration_ms: int = 1000
+    vad_threshold_dbfs: float = -40.0
+    apology_pcm: bytes = b""
+    """A local sentence for when an engine fails: that there is trouble, and to please say it again."""
+    hold_pcm: bytes = b""
+    """A local sentence for when nothing could be heard `hold_after_s` after the end of a turn."""
+    hold_after_s: float = 2.5
+    stt_deadline_s: float = 5.0
+    """For the whole transcript."""
+    chat_deadline_s: float = 5.0
+    """For each piece of the stream."""
+    tts_deadline_s: float = 5.0
+    """For each piece of the stream."""
+    max_failures: int = 3
+    """Failed turns in a row after which the brain gives up; at once when the failure is permanent."""
+
+
+class _Turn:
+    """One caller turn on its way to an answer; number 0 is the greeting."""
+
+    def __init__(self, number: int, ended: TurnEnded | None) -> None:
+        self.number = number
+        self.ended = ended
+        self.listened = asyncio.Event()
+        """Its words are in the history, or never will be."""
+        self._stages: dict[str, float] = {}
+        self._timed = False
+
+    def reached(self, stage: str, at: float) -> None:
+        """Note the first time of a stage, a field of `TurnTimed`."""
+        self._stages.setdefault(stage, at)
+
+    def take_timed(self) -> TurnTimed | None:
+        """The waterfall, once; the greeting has none."""
+        if self.ended is None or self._timed:
+            return None
+        self._timed = True
+        return TurnTimed(self.number, self.ended.speech_end_at, self.ended.at, **self._stages)
+
+
+class Pipeline:
+    """Implements `Brain`."""
+
+    def __init__(
+        self, stt: SpeechToText, chat: ChatModel, tts: TextToSpeech, settings: PipelineSettings
+    ) -> None:
+        self._stt = stt
+        self._chat = chat
+        self._tts = tts
+        self._settings = settings
+        self._vad = EnergyVad(threshold_dbfs=settings.vad_threshold_dbfs)
+        self._tracker = TurnTracker(TurnSettings(silence_duration_ms=settings.silence_duration_ms))
+        self._history = History(settings.system_message)
+        self._latest: _Turn | None = None
+        self._response: Response | None = None
+        self._answering: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Bounded by the deadlines: a turn lasts longer than a second, transcribing it at most seconds."""
+        self._hold: asyncio.TimerHandle | None = None
+        self._failures = 0
+        self._misunderstood = 0
+        self._apology_over = asyncio.Event()
+        self._deaf = False
+        """Giving up or closed: the caller's audio changes nothing any more."""
+
+    # --- Brain ---------------------------------------------------------------------------------------
+
+    async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._playout = playout
+        self._report = report
+        if self._settings.greeting:
+            self._begin(_Turn(0, None))
+
+    def push_audio(self, frame: bytes, now: float) -> None:
+        if self._deaf:
+            return
+        voiced = self._vad.push(frame, now) in (VadState.STARTING, VadState.SPEAKING)
+        event = self._tracker.push(frame, voiced, now)
+        if isinstance(event, TurnStarted):
+            self._caller_started(event)
+        elif isinstance(event, TurnEnded):
+            self._begin(_Turn(self._latest.number + 1 if self._latest else 1, event))
+
+    def push_mark(self, mark: PlayoutMark, now: float) -> None:
+        if isinstance(mark, ItemStarted):
+            self._cancel_hold()
+        elif mark.item_id.endswith(".apology"):
+            self._apology_over.set()
+        if self._response and self._response.push_mark(mark) and self._latest:
+            self._latest.reached("first_frame_at", now)
+            self._report(BotSpeechStarted(self._latest.number, now))
+            self._report_timed(self._latest)
+
+    async def close(self) -> None:
+        self._deaf = True
+        self._cancel_hold()
+        self._conclude()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- the caller ----------------------------------------------------------------------------------
+
+    def _caller_started(self, event: TurnStarted) -> None:
+        self._report(CallerSpeechStarted(event.at, event.onset_at))
+        self._cancel_hold()
+        spoken_over = self._playout.speaking or (self._response is not None and self._response.begun)
+        if self._playout.speaking:
+            self._playout.clear()
+        if spoken_over and self._latest:
+            self._report(BargeIn(self._latest.number, event.at, event.onset_at))
+        self._conclude()
+        if self._answering:
+            self._answering.cancel()
+            self._answering = None
+
+    def _begin(self, turn: _Turn) -> None:
+        earlier, self._latest = self._latest, turn
+        self._cancel_hold()
+        if self._settings.hold_pcm and turn.ended:
+            self._hold = self._loop.call_later(self._settings.hold_after_s, self._play_hold, turn)
+        task = self._loop.create_task(self._run(turn, earlier), name=f"turn-{turn.number}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, turn: _Turn, earlier: _Turn | None) -> None:
+        """The task of one turn, and the boundary that no fault of ours crosses."""
+        try:
+            if turn.ended:
+                await self._listen(turn, turn.ended, earlier)
+                if self._history.unanswered and self._may_speak(turn):
+                    await self._answer(turn, self._thoughts(turn))
+            else:
+                await self._answer(turn, self._greeting())
+        except EngineError as error:
+            await self._failed(turn, error)
+        except Exception:
+            logger.exception("turn %d failed", turn.number)
+            self._conclude()
+            await self._failed(turn, EngineError("conversation", "internal error"))
+        finally:
+            turn.listened.set()
+            if turn is self._latest:
+                self._cancel_hold()
+            self._report_timed(turn)
+
+    def _may_speak(self, turn: _Turn) -> bool:
+        """False when the caller went on: then a later turn answers."""
+        return turn is self._latest and not self._tracker.speaking and not self._deaf
+
+    # --- listening -----------------------------------------------------------------------------------
+
+    async def _listen(self, turn: _Turn, ended: TurnEnded, earlier: _Turn | None) -> None:
+        deadline_s = self._settings.stt_deadline_s
+        try:
+            async with asyncio.timeout(deadline_s):
+                transcript = await self._stt.transcribe(ended.pcm, TELEPHONE_RATE_HZ)
+        except TimeoutError:
+            raise EngineTimeout("speech-to-text", f"no transcript within {deadline_s:g} s") from None
+        turn.reached("transcript_at", self._loop.time())
+        if earlier:
+            await earlier.listened.wait()
+        reason = rejection(transcript.text, ended.speech_ms, bytes_to_ms(len(ended.pcm)))
+        if reason is None:
+            self._misunderstood = 0
+            text = " ".join(transcript.text.split())
+            self._history.add_user(text)
+            self._report(CallerSaid(turn.number, text, transcript.language, ended.pcm))
+        else:
+            self._report(CallerNotUnderstood(turn.number, reason))
+            self._not_understood(turn)
+        turn.listened.set()
+
+    def _not_understood(self, turn: _Turn) -> None:
+        self._misunderstood += 1
+        if self._misunderstood >= MISUNDERSTOOD_BEFORE_REPROMPT and not self._history.unanswered:
+            self._misunderstood = 0
+            self._play_local(turn, "reprompt", self._settings.apology_pcm)
+
+    # --- answering -----------------------------------------------------------------------------------
+
+    async def _greeting(self) -> AsyncGenerator[str, None]:
+        splitter = SentenceSplitter()
+        for piece in splitter.push(self._settings.greeting or "") + splitter.finish():
+            yield piece
+
+    async def _thoughts(self, turn: _Turn) -> AsyncGenerator[str, None]:
+        """The chat model's answer in speakable pieces."""
+        splitter = SentenceSplitter()
+        chars = 0
+        reply = self._chat.reply(self._history.messages())
+        async with aclosing(within(reply, "chat", self._settings.chat_deadline_s)) as deltas:
+            async for delta in deltas:
+                turn.reached("first_token_at", self._loop.time())
+                for piece in splitter.push(delta):
+                    yield piece
+                chars += len(delta)
+                if chars >= MAX_ANSWER_CHARS:
+                    logger.warning("the answer of turn %d was cut at %d characters", turn.number, chars)
+                    break
+        for piece in splitter.finish():
+            yield piece
+
+    async def _answer(self, turn: _Turn, pieces: AsyncGenerator[str, None]) -> None:
+        """Speak `pieces` and wait until they are heard; interrupted by cancelling, after `_conclude`."""
+        self._answering = asyncio.current_task()
+        response = Response(
+            turn.number,
+            self._tts,
+            self._playout,
+            deadline_s=self._settings.tts_deadline_s,
+            reached=lambda stage: turn.reached(stage, self._loop.time()),
+        )
+        self._response = response
+        try:
+            await response.speak(pieces)
+            self._failures = 0
+        except EngineError as error:
+            await self._failed(turn, error)  # its sentence follows what was already given to playout
+        await response.heard()
+        self._conclude()
+        self._answering = None
+
+    def _conclude(self) -> None:
+        """The current response is over, by its end or by force: keep what was heard."""
+        response, self._response = self._response, None
+        said = response.outcome() if response else None
+        if said:
+            self._history.add_assistant(said.heard, interrupted=said.interrupted)
+            self._report(said)
+
+    # --- when things go wrong ------------------------------------------------------------------------
+
+    async def _failed(self, turn: _Turn, error: EngineError) -> None:
+        """Tell the caller, and give up when trying again is no use; the last words are not interrupted."""
+        self._failures += 1
+        logger.warning("turn %d: %s", turn.number, error)
+        self._report(EngineFailed(turn.number, error.stage, error.message, error.permanent))
+        if not self._may_speak(turn):
+            return  # the caller went on; the later turn will see for itself
+        self._play_local(turn, "apology", self._settings.apology_pcm)
+        if error.permanent or self._failures >= self._settings.max_failures:
+            self._deaf = True
+            await self._last_words_heard()
+            self._conclude()
+            self._report(GaveUp(str(error)))
+
+    async def _last_words_heard(self) -> None:
+        if self._settings.apology_pcm:
+            try:
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await self._apology_over.wait()
+            except TimeoutError:
+                logger.warning("playout did not reach the end of the apology")
+
+    def _play_hold(self, turn: _Turn) -> None:
+        if self._may_speak(turn) and not self._playout.speaking:
+            self._play_local(turn, "hold", self._settings.hold_pcm)
+
+    def _play_local(self, turn: _Turn, name: str, pcm: bytes) -> None:
+        if pcm:
+            self._apology_over.clear()
+            item_id = f"t{turn.number}.{name}"
+            self._playout.play(item_id, pcm)
+            self._playout.finish(item_id)
+
+    def _cancel_hold(self) -> None:
+        if self._hold:
+            self._hold.cancel()
+            self._hold = None
+
+    def _report_timed(self, turn: _Turn) -> None:
+        timed = turn.take_timed()
+        if timed:
+            self._report(timed)

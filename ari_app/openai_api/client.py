@@ -1,0 +1,129 @@
+"""What the three stages share: settings, one `AsyncOpenAI` client each, and errors in our own words. Shell.
+
+Retries are off, because the SDK's wait up to two minutes: the pipeline decides what the caller hears instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx2
+import openai
+
+from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
+
+KEEPALIVE_S = 120.0
+"""The SDK's 5 s would make every turn of a talkative caller pay for a new connection; LiveKit uses 120 s."""
+CONNECT_S = 2.5
+"""A caller waits: longer than two lost SYN packets is a failure."""
+WARM_S = 3.0
+PERMANENT_STATUSES = frozenset((401, 403, 404))
+"""Key, rights, model or path: the next turn would meet the same. A 400 may be about one turn's content."""
+EXHAUSTED = frozenset(("insufficient_quota", "billing_hard_limit_reached", "account_deactivated"))
+MAX_SERVER_WORDS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """Where one engine stage is reached."""
+
+    base_url: str
+    model: str
+    api_key: str = field(default="", repr=False)
+    read_timeout_s: float = 10.0
+    """For the silence between two pieces of an answer; the pipeline's deadlines are shorter."""
+
+
+class StageClient:
+    """One stage's connection pool, for all calls of the process, on one event loop."""
+
+    def __init__(self, stage: str, settings: StageSettings) -> None:
+        """`stage` is the name used in errors: "speech-to-text", "chat" or "text-to-speech"."""
+        self.stage = stage
+        self.model = settings.model
+        self._base_url = settings.base_url
+        timeout = httpx2.Timeout(settings.read_timeout_s, connect=CONNECT_S, pool=CONNECT_S)
+        limits = httpx2.Limits(
+            max_connections=1000, max_keepalive_connections=100, keepalive_expiry=KEEPALIVE_S
+        )
+        self.openai = openai.AsyncOpenAI(
+            base_url=settings.base_url,
+            api_key=settings.api_key or "none",  # the SDK refuses an empty one; local servers need none
+            max_retries=0,
+            timeout=timeout,
+            http_client=openai.DefaultAsyncHttpx2Client(timeout=timeout, limits=limits),
+        )
+
+    async def warm(self) -> None:
+        """Open a connection before it is needed.
+
+        Raises:
+            EngineError: the server is not there or refuses us; the first real request would say the same.
+        """
+        with self.errors():
+            await self.openai.models.with_raw_response.list(timeout=WARM_S)
+
+    async def close(self) -> None:
+        """Close all connections; idempotent."""
+        await self.openai.close()
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Translate the SDK's errors.
+
+        Raises:
+            EngineError: in place of any `openai.OpenAIError` or transport error.
+        """
+        try:
+            yield
+        except (openai.APITimeoutError, httpx2.TimeoutException):
+            raise EngineTimeout(self.stage, f"{self._base_url} did not answer in time") from None
+        except openai.APIStatusError as error:
+            raise self._rejected(error) from None
+        except (openai.APIConnectionError, httpx2.TransportError) as error:
+            raise EngineUnreachable(
+                self.stage, f"no connection to {self._base_url}: {_cause(error)}"
+            ) from None
+        except openai.APIError as error:  # an error event in the middle of a stream
+            raise EngineError(self.stage, f"the server broke off: {_words(error.message)}") from None
+        except (openai.OpenAIError, ValueError) as error:  # an answer that is not what the API promises
+            raise EngineError(self.stage, f"unusable answer: {type(error).__name__}") from None
+
+    def _rejected(self, error: openai.APIStatusError) -> EngineRejected:
+        status = error.status_code
+        exhausted = error.code in EXHAUSTED or error.type in EXHAUSTED
+        if status == 401:
+            text = f"the API key was refused by {self._base_url}; set the right key"
+        elif status == 403:
+            text = f"the API key may not use model '{self.model}' at {self._base_url}"
+        elif status == 404:
+            text = f"{self._base_url} knows no model '{self.model}', or has no such service"
+        elif exhausted:
+            text = "the account has no credit left; add credit or raise its limit"
+        elif status == 429:
+            text = "too many requests for the account's rate limit"
+        elif status >= 500:
+            text = f"the server failed (HTTP {status})"
+        else:
+            text = f"the request was refused (HTTP {status}): {_server_words(error)}"
+        return EngineRejected(self.stage, text, permanent=exhausted or status in PERMANENT_STATUSES)
+
+
+def _server_words(error: openai.APIStatusError) -> str:
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else None
+    return _words(message if isinstance(message, str) else "no reason given")
+
+
+def _words(text: str) -> str:
+    """A server's words on one line of bounded length."""
+    return " ".join(text.split())[:MAX_SERVER_WORDS]
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, which says more than "Connection error."."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    return _words(str(error)) or type(error).__name__

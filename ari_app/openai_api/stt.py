@@ -1,0 +1,78 @@
+"""Speech-to-text by `POST /audio/transcriptions`. Shell."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from ari_app.audio.format import SAMPLE_BYTES
+from ari_app.audio.resample import StreamResampler
+from ari_app.dialog.ports import Transcript
+from ari_app.openai_api.client import StageClient, StageSettings
+
+UPLOAD_RATE_HZ = 16_000
+"""What the models work at inside; some local servers accept nothing else."""
+
+
+class OpenAiSpeechToText:
+    """Implements `SpeechToText`; asks for plain JSON, the one format that every model offers."""
+
+    def __init__(
+        self,
+        settings: StageSettings,
+        *,
+        languages: Sequence[str] = (),
+        language_field: Literal["language", "languages"] = "language",
+    ) -> None:
+        """`languages` are ISO 639-1 codes; with the field `language`, which older models know, only one."""
+        self._client = StageClient("speech-to-text", settings)
+        self._hint: dict[str, Any] = {}
+        if languages and language_field == "languages":
+            self._hint = {"languages": list(languages)}
+        elif len(languages) == 1:
+            self._hint = {"language": languages[0]}
+
+    async def transcribe(self, pcm: bytes, rate_hz: int) -> Transcript:
+        """Transcribe one complete utterance.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        resampler = StreamResampler(rate_hz, UPLOAD_RATE_HZ)
+        wav = wav_file(resampler.push(pcm) + resampler.flush(), UPLOAD_RATE_HZ)
+        with self._client.errors():
+            answer = await self._client.openai.audio.transcriptions.create(
+                file=("turn.wav", wav, "audio/wav"),
+                model=self._client.model,
+                response_format="json",
+                temperature=0,
+                **self._hint,
+            )
+            text = getattr(answer, "text", None)
+            if not isinstance(text, str):
+                raise ValueError("no text in the answer")
+            return Transcript(text.strip(), _language(answer))
+
+    async def warm(self) -> None:
+        await self._client.warm()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def wav_file(pcm: bytes, rate_hz: int) -> bytes:
+    """PCM16 mono with the 44-byte RIFF header in front."""
+    layout = struct.pack("<HHIIHH", 1, 1, rate_hz, rate_hz * SAMPLE_BYTES, SAMPLE_BYTES, 8 * SAMPLE_BYTES)
+    header = struct.pack("<4sI4s4sI", b"RIFF", 36 + len(pcm), b"WAVE", b"fmt ", len(layout)) + layout
+    return header + struct.pack("<4sI", b"data", len(pcm)) + pcm
+
+
+def _language(answer: object) -> str | None:
+    """The language where the server says one: `languages` of newer models, `language` of local servers."""
+    languages = getattr(answer, "languages", None)
+    if languages:
+        code = getattr(languages[0], "code", None)
+        return code if isinstance(code, str) else None
+    language = getattr(answer, "language", None)
+    return language if isinstance(language, str) and len(language) == 2 else None
