@@ -352,7 +352,7 @@ class CallFlow:
                 return Ending(Outcome.NO_ANSWER, "us", "it rang until the ring timeout")
             case RingTimedOut():
                 return Ending(Outcome.UNREACHABLE, "us", "nothing rang before the ring timeout")
-            case StepFailed(Originate(), error) if getattr(error, "status", None) == 500:
+            case StepFailed(Originate(), AriNotFound() as error):
                 return Ending(Outcome.UNREACHABLE, "asterisk", str(error))
             case StepFailed():
                 return Ending(Outcome.FAILED, "asterisk", str(fact.error))

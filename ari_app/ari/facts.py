@@ -12,7 +12,7 @@ from ari_app.ari.outcome import Ending
 
 @dataclass(frozen=True, slots=True)
 class Originate:
-    """Dial the callee, on the channel id of the call."""
+    """Dial the callee, on the channel id of the call; AriNotFound means that it cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)

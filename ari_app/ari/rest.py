@@ -2,54 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from ari_app.ari.events import Bridge, Channel
+import aioari
+
+from ari_app.ari.events import Bridge, Channel, parse_bridge, parse_channel
+from ari_app.ari.faults import NO_ENDPOINT
+from ari_app.ari.transport import Transport
+from ari_app.errors import AriConflict, AriError, AriNotFound, AriUnreachable
 
 RESULT_VARIABLE = "ARI_APP_RESULT"
 """Channel variable that tells the dialplan how the conversation went."""
 
+NOISE = ("ChannelVarset", "ChannelDialplan")
+"""Events nobody reads: about a dozen per call and hang-up."""
+
 
 class AriRest:
-    """The requests. All raise `AriError` or one of its kinds; deleting what is gone already succeeds."""
+    """The requests. All raise `AriError` or one of its kinds; deleting what is gone already succeeds.
+
+    Args:
+        app: the Stasis application that new channels enter.
+    """
+
+    def __init__(self, transport: Transport, app: str) -> None:
+        self.app = app
+        self._transport = transport
+        self._client: Any = None  # aioari.Client, which has no types
+
+    # --- Asterisk itself
+
+    async def open(self) -> None:
+        """Wait-free gate before all else: Asterisk is up, and aioari has its API description (40 ms).
+
+        Raises:
+            AriUnreachable: nobody answers, or Asterisk is still starting.
+            AriUnauthorized: wrong user or password.
+        """
+        await self.ping()
+        if self._client is None:
+            client = aioari.Client(f"{self._transport.url}/", self._transport)
+            await self._do("load the API description of Asterisk", client.init)
+            self._client = client
 
     async def ping(self) -> None:
-        """Succeeds when Asterisk is up and has finished starting."""
-        raise NotImplementedError
+        """Succeeds when Asterisk is up and has finished starting; needs no API description."""
+        ping = f"{self._transport.url}/ari/asterisk/ping"
+        await self._do("reach Asterisk", self._transport.request, method="GET", url=ping)
 
     async def version(self) -> str:
-        """Asterisk's version, e.g. "22.10.1"."""
-        raise NotImplementedError
+        """Asterisk's version, e.g. "22.10.1+dfsg"."""
+        info = await self._call("ask for the version", "asterisk", "getInfo", only=["system"])
+        return str(_json(info).get("system", {}).get("version", ""))
+
+    async def filter_events(self) -> None:
+        """Ask Asterisk to keep the noise to itself. Lasts as long as the application is registered."""
+        kinds = [{"type": kind} for kind in NOISE]
+        # aioswagger11 wraps a body by the name of its parameter, which this operation's body must not be.
+        await self._do(
+            "filter the events",
+            self._transport.request,
+            method="PUT",
+            url=f"{self._transport.url}/ari/applications/{self.app}/eventFilter",
+            data=json.dumps({"disallowed": kinds}),
+            headers={"Content-Type": "application/json"},
+        )
+
+    async def event_websocket(self) -> Any:
+        """Register the application; an `aiohttp.ClientWebSocketResponse` to be closed by the caller."""
+        attempted = f"register the Stasis application {self.app}"
+        client = self._opened(attempted)
+        return await self._do(attempted, client.swagger.events.eventWebsocket, app=self.app)
+
+    # --- channels
 
     async def list_channels(self) -> list[Channel]:
         """All channels of this Asterisk."""
-        raise NotImplementedError
-
-    async def list_bridges(self) -> list[Bridge]:
-        """All bridges of this Asterisk."""
-        raise NotImplementedError
+        channels = await self._call("list the channels", "channels", "list")
+        return [_parsed(parse_channel, channel) for channel in channels]
 
     async def get_channel(self, channel_id: str) -> Channel:
         """One channel."""
-        raise NotImplementedError
-
-    async def create_bridge(self, bridge_id: str, name: str = "") -> None:
-        """A mixing bridge with that id."""
-        raise NotImplementedError
-
-    async def delete_bridge(self, bridge_id: str) -> None:
-        """Its channels leave it and stay."""
-        raise NotImplementedError
-
-    async def add_channels(self, bridge_id: str, channel_ids: Sequence[str]) -> None:
-        """Put channels, which are in our application, into the bridge."""
-        raise NotImplementedError
-
-    async def external_media(
-        self, channel_id: str, external_host: str, format: str = "slin"
-    ) -> tuple[str, int]:
-        """An RTP channel that sends to `external_host` ("ip:port"); returns where Asterisk listens."""
-        raise NotImplementedError
+        channel = await self._call(f"look at channel {channel_id}", "channels", "get", channelId=channel_id)
+        return _parsed(parse_channel, channel)
 
     async def originate(
         self,
@@ -61,39 +99,186 @@ class AriRest:
         timeout_s: int,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Dial `endpoint` (e.g. PJSIP/100@trunk); on answer the channel enters our application."""
-        raise NotImplementedError
+        """Dial `endpoint` (e.g. PJSIP/100@trunk); on answer the channel enters our application.
+
+        Raises:
+            AriNotFound: Asterisk has no such endpoint, or it is not reachable.
+        """
+        attempted = f"dial {endpoint}"
+        try:
+            await self._call(
+                attempted,
+                "channels",
+                "originate",
+                channelId=channel_id,
+                endpoint=endpoint,
+                app=self.app,
+                appArgs=app_args or None,
+                callerId=caller_id or None,
+                timeout=timeout_s,
+                variables=dict(variables) if variables else None,
+            )
+        except AriConflict as error:
+            # On a connection that once had a real conflict, Asterisk says "unique ID already exists" for any
+            # endpoint it cannot reach. Our ids are never used twice.
+            raise AriNotFound(attempted, error.status, NO_ENDPOINT) from None
+        except AriError as error:
+            if error.message == NO_ENDPOINT:
+                raise AriNotFound(attempted, error.status, NO_ENDPOINT) from None
+            raise
+
+    async def external_media(
+        self, channel_id: str, external_host: str, format: str = "slin"
+    ) -> tuple[str, int]:
+        """An RTP channel that sends to `external_host` ("ip:port"); returns where Asterisk listens.
+
+        It can be bridged once it has entered the application (StasisStart).
+        """
+        attempted = f"open the media channel {channel_id} to {external_host}"
+        reply = await self._call(
+            attempted,
+            "channels",
+            "externalMedia",
+            channelId=channel_id,
+            app=self.app,
+            external_host=external_host,
+            format=format,
+        )
+        variables = _json(reply).get("channelvars")
+        try:
+            assert isinstance(variables, dict)
+            return str(variables["UNICASTRTP_LOCAL_ADDRESS"]), int(variables["UNICASTRTP_LOCAL_PORT"])
+        except (AssertionError, KeyError, ValueError):
+            raise AriError(attempted, None, "Asterisk did not say where it listens for RTP") from None
 
     async def answer(self, channel_id: str) -> None:
         """Answer an inbound channel."""
-        raise NotImplementedError
+        await self._call(f"answer channel {channel_id}", "channels", "answer", channelId=channel_id)
 
     async def ring(self, channel_id: str) -> None:
         """Let an inbound channel hear ringing."""
-        raise NotImplementedError
+        await self._call(f"ring channel {channel_id}", "channels", "ring", channelId=channel_id)
 
     async def hangup(self, channel_id: str, reason: str = "normal") -> None:
         """`reason`: normal, busy, congestion, no_answer, ..."""
-        raise NotImplementedError
+        with contextlib.suppress(AriNotFound):
+            await self._call(
+                f"hang up channel {channel_id}", "channels", "hangup", channelId=channel_id, reason=reason
+            )
 
     async def continue_in_dialplan(
         self, channel_id: str, *, context: str = "", extension: str = "", priority: int | None = None
     ) -> None:
-        """Leave our application; without arguments at the step after Stasis()."""
-        raise NotImplementedError
+        """Leave our application; without a place, at the step after Stasis()."""
+        await self._call(
+            f"return channel {channel_id} to the dialplan",
+            "channels",
+            "continueInDialplan",
+            channelId=channel_id,
+            context=context or None,
+            extension=extension or None,
+            priority=priority,
+        )
 
     async def hand_back(self, channel_id: str, result: str) -> None:
         """Set ARI_APP_RESULT and go on in the dialplan."""
-        raise NotImplementedError
+        await self.set_variable(channel_id, RESULT_VARIABLE, result)
+        await self.continue_in_dialplan(channel_id)
 
     async def set_variable(self, channel_id: str, name: str, value: str) -> None:
-        """Set a channel variable."""
-        raise NotImplementedError
+        """Set a channel variable or dialplan function."""
+        await self._call(
+            f"set {name} of channel {channel_id}",
+            "channels",
+            "setChannelVar",
+            channelId=channel_id,
+            variable=name,
+            value=value,
+        )
 
     async def get_variable(self, channel_id: str, name: str) -> str:
         """Read a channel variable or dialplan function."""
-        raise NotImplementedError
+        reply = await self._call(
+            f"read {name} of channel {channel_id}",
+            "channels",
+            "getChannelVar",
+            channelId=channel_id,
+            variable=name,
+        )
+        return str(_json(reply).get("value", ""))
 
     async def send_dtmf(self, channel_id: str, digits: str) -> None:
         """Send keys to the far end."""
-        raise NotImplementedError
+        await self._call(
+            f"send DTMF on channel {channel_id}", "channels", "sendDTMF", channelId=channel_id, dtmf=digits
+        )
+
+    # --- bridges
+
+    async def list_bridges(self) -> list[Bridge]:
+        """All bridges of this Asterisk."""
+        bridges = await self._call("list the bridges", "bridges", "list")
+        return [_parsed(parse_bridge, bridge) for bridge in bridges]
+
+    async def create_bridge(self, bridge_id: str, name: str = "") -> None:
+        """A mixing bridge with that id."""
+        await self._call(
+            f"create bridge {bridge_id}",
+            "bridges",
+            "create",
+            bridgeId=bridge_id,
+            type="mixing",
+            name=name or None,
+        )
+
+    async def delete_bridge(self, bridge_id: str) -> None:
+        """Its channels leave it and stay."""
+        with contextlib.suppress(AriNotFound):
+            await self._call(f"delete bridge {bridge_id}", "bridges", "destroy", bridgeId=bridge_id)
+
+    async def add_channels(self, bridge_id: str, channel_ids: Sequence[str]) -> None:
+        """Put channels, which are in our application, into the bridge."""
+        await self._call(
+            f"put channels into bridge {bridge_id}",
+            "bridges",
+            "addChannel",
+            bridgeId=bridge_id,
+            channel=list(channel_ids),
+        )
+
+    # --- over aioari
+
+    def _opened(self, attempted: str) -> Any:
+        if self._client is None:
+            raise AriUnreachable(attempted, None, "there was no connection to Asterisk yet")
+        return self._client
+
+    async def _call(self, attempted: str, resource: str, operation: str, **arguments: Any) -> Any:
+        repository = self._opened(attempted).get_repo(resource)
+        given = {name: value for name, value in arguments.items() if value is not None}  # it refuses None
+        return await self._do(attempted, getattr(repository, operation), **given)
+
+    async def _do(self, attempted: str, request: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:
+        """The request with its errors in the words of what was attempted."""
+        try:
+            return await request(**arguments)
+        except AriError as error:
+            raise type(error)(attempted, error.status, error.message) from error.__cause__
+        except ValueError as error:
+            raise AriError(attempted, None, f"the answer cannot be understood: {error}") from error
+
+
+def _json(promoted: Any) -> Mapping[str, Any]:
+    """The JSON under one of aioari's objects; of what it has no class for it returns the JSON itself."""
+    value = getattr(promoted, "json", promoted)
+    return value if isinstance(value, dict) else {}
+
+
+T = TypeVar("T")
+
+
+def _parsed(parse: Callable[[Any], T], promoted: Any) -> T:
+    try:
+        return parse(_json(promoted))
+    except ValueError as error:
+        raise AriError("read a reply of Asterisk", None, str(error)) from error

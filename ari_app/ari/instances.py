@@ -1,0 +1,118 @@
+"""Which of our processes live on this host: a locked file each, unlocked however they die. Shell."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from ari_app.ari.ids import TAG_LENGTH
+from ari_app.errors import ConfigError, SetupError
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(rf"[0-9a-f]{{{TAG_LENGTH}}}\.lock")
+LONGEST_URL_BYTES = 4096
+
+
+class Instance:
+    """This process, while it may own objects in Asterisk.
+
+    Args:
+        state_dir: of all our processes on this host; the files are in its folder `instances`.
+        tag: of this process's object ids.
+        ari_url: whose Asterisk.
+        app: its Stasis application, for the error's sentence.
+
+    Raises (on enter):
+        ConfigError: another process with this tag lives.
+        SetupError: the folder cannot be written.
+    """
+
+    def __init__(self, state_dir: Path, tag: str, ari_url: str, app: str) -> None:
+        self.tag = tag
+        self._ari_url = ari_url.rstrip("/")
+        self._app = app
+        self._folder = state_dir / "instances"
+        self._path = self._folder / f"{tag}.lock"
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Instance:
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = _lock(self._path)
+        except OSError as error:
+            raise SetupError(f"cannot keep a file in {self._folder}: {error.strerror}") from error
+        if self._file is None:
+            raise ConfigError(
+                f"another process on this host already serves the Stasis application {self._app} of "
+                f"{self._ari_url}: stop it, or set ARI_APP to another name for this one."
+            )
+        self._file.truncate()
+        self._file.write(self._ari_url.encode())
+        self._file.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)  # while it is locked: nobody else's is removed
+            self._file.close()
+            self._file = None
+
+    @contextlib.contextmanager
+    def dead(self) -> Iterator[set[str]]:
+        """Tags of dead processes of this host that used the same Asterisk.
+
+        While the context lasts nobody else sweeps after them; when it ends without an exception they are
+        forgotten.
+        """
+        with contextlib.ExitStack() as locks:
+            found: dict[str, Path] = {}
+            for path in sorted(self._folder.iterdir()):
+                if not _NAME.fullmatch(path.name) or path == self._path:
+                    continue
+                try:
+                    file = _lock(path, create=False)
+                except OSError as error:
+                    log.debug("cannot look at %s: %s", path, error)
+                    continue
+                if file is None:
+                    continue
+                locks.enter_context(file)
+                if file.read(LONGEST_URL_BYTES).decode(errors="replace") == self._ari_url:
+                    found[path.stem] = path
+            yield set(found)
+            for path in found.values():
+                path.unlink(missing_ok=True)
+
+
+def _lock(path: Path, *, create: bool = True) -> BinaryIO | None:
+    """The file, locked; None when another process holds it, or (`create` False) it was removed meanwhile."""
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+        except FileNotFoundError:
+            return None
+        file = os.fdopen(descriptor, "r+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between opening and locking, a process that ended may have removed it: then it locks nobody out.
+            if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                return file
+        except BlockingIOError:
+            file.close()
+            return None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()

@@ -1,0 +1,74 @@
+"""After each connect: tells calls what they missed, and takes down what dead processes left. Shell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from ari_app.ari.client import AriClient
+from ari_app.ari.events import Channel
+from ari_app.ari.instances import Instance
+from ari_app.ari.leftovers import missed, orphans, stranded
+from ari_app.errors import AriError, AriUnreachable
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """To be given to `AriClient` as `on_connected`.
+
+    Args:
+        instance: this process, whose tag its object ids carry.
+        known_channels: ids of the channels that living calls know to exist, callers' included.
+        living_calls: ids of the calls that may still create objects.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        known_channels: Callable[[], Collection[str]],
+        living_calls: Callable[[], Collection[str]],
+    ) -> None:
+        self._instance = instance
+        self._known_channels = known_channels
+        self._living_calls = living_calls
+
+    async def __call__(self, client: AriClient, before: Sequence[Channel]) -> None:
+        """Reconcile and sweep; `before` are the channels from before the application was registered.
+
+        Raises:
+            AriError: Asterisk could not be asked; the connection counts as failed.
+        """
+        known = set(self._known_channels())  # before asking: what is created meanwhile has not vanished
+        channels = await client.rest.list_channels()
+        bridges = await client.rest.list_bridges()
+        for event in missed(known, channels, client.app):
+            client.dispatch(event)
+        with self._instance.dead() as dead_tags:
+            # After asking: a call that began since has nothing in the lists.
+            channel_ids, bridge_ids = orphans(
+                channels,
+                bridges,
+                tag=self._instance.tag,
+                living_calls=set(self._living_calls()),
+                dead_tags=dead_tags,
+            )
+            for channel_id in channel_ids:
+                await _try(client.rest.hangup(channel_id))
+            for bridge_id in bridge_ids:
+                await _try(client.rest.delete_bridge(bridge_id))
+        if channel_ids or bridge_ids:
+            log.info("swept %d channels and %d bridges of dead calls", len(channel_ids), len(bridge_ids))
+        for channel_id in stranded(before, client.app, known):
+            log.warning("caller %s was left alone in the application: back to the dialplan", channel_id)
+            await _try(client.rest.hand_back(channel_id, "failed"))
+
+
+async def _try(request: Awaitable[None]) -> None:
+    """One object that resists must not keep the application from being registered."""
+    try:
+        await request
+    except AriUnreachable:
+        raise
+    except AriError as error:
+        log.warning("%s", error)
