@@ -1,4 +1,4 @@
-"""A strict OpenAI REST peer on loopback: scripted answers, recorded requests; what is not scripted is a fault.
+"""A strict OpenAI REST peer on loopback: scripted answers, recorded requests; anything else is a fault.
 
 For a benchmark give `routine` replies instead of a script: they answer every call, with fixed delays.
 """
