@@ -164,7 +164,7 @@ class Pipeline:
     def _caller_started(self, event: TurnStarted) -> None:
         self._report(CallerSpeechStarted(event.at, event.onset_at))
         self._cancel_hold()
-        spoken_over = self._playout.speaking or (self._response is not None and self._response.begun)
+        spoken_over = self._playout.speaking or (self._response is not None and self._response.being_heard)
         if self._playout.speaking:
             self._playout.clear()
         if spoken_over and self._latest:

@@ -117,9 +117,9 @@ class Response:
         return first
 
     @property
-    def begun(self) -> bool:
-        """True when its first frame has left."""
-        return self._begun
+    def being_heard(self) -> bool:
+        """True from its first frame to its last, also where playout waits for synthesis."""
+        return self._begun and not self._all_heard.is_set()
 
     def outcome(self) -> BotSaid | None:
         """What became of it, were it to end now; None when the caller heard no whole word of it."""

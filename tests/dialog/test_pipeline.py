@@ -32,6 +32,7 @@ from tests.fakes.brain_ports import (
     ScriptedChat,
     ScriptedStt,
     ScriptedTts,
+    Step,
     SteppedPlayout,
     local_sentence,
 )
@@ -449,7 +450,8 @@ async def test_an_endless_answer_is_cut() -> None:
 async def test_hanging_up_at_any_stage_leaves_nothing(stage: str) -> None:
     greeting = "Hello! How are you?" if stage == "greeting" else None
     settings = PipelineSettings(greeting=greeting, apology_pcm=local_sentence(400))
-    stt = ScriptedStt({"stt": Forever(), "apology": BROKEN}.get(stage, "Hello there."))
+    steps: dict[str, Step] = {"stt": Forever(), "apology": BROKEN}
+    stt = ScriptedStt(steps.get(stage, "Hello there."))
     chat = ScriptedChat([Forever()] if stage == "chat" else ["Hello! How are you?"])
     tts = ScriptedTts({"Hello!": Forever(), "How are you?": Forever()} if stage == "tts" else None)
     call = Call(stt, chat, tts, settings)

@@ -175,6 +175,7 @@ class FakeOpenAI:
                 if isinstance(value, web.FileField):
                     request.file, request.file_name = value.file.read(), value.filename
                     request.fields[name] = value.content_type
+                    value.file.close()
                 else:
                     request.fields[name] = value
         elif http.method == "POST":

@@ -1,0 +1,359 @@
+"""The three adapters through the real SDK against a strict server on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import struct
+import wave
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ari_app.dialog.ports import Message, Transcript
+from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
+from ari_app.openai_api.chat import OpenAiChat
+from ari_app.openai_api.client import StageSettings
+from ari_app.openai_api.stt import OpenAiSpeechToText, wav_file
+from ari_app.openai_api.tts import OpenAiTextToSpeech, SpeechBody
+from tests.fakes.openai_server import FakeOpenAI, Reply, chat, error, fake_openai, speech, transcript
+
+KEY = "sk-very-secret"
+ASKED = [Message("system", "Be brief."), Message("user", "Hello?")]
+TONE = struct.pack("<4000h", *(int(8000 * math.sin(n / 4)) for n in range(4000)))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeOpenAI]:
+    async with fake_openai(KEY) as server:
+        yield server
+
+
+def settings(server: FakeOpenAI, read_timeout_s: float = 5.0) -> StageSettings:
+    return StageSettings(server.url, "some-model", KEY, read_timeout_s)
+
+
+async def transcribe(server: FakeOpenAI) -> Transcript:
+    stage = OpenAiSpeechToText(settings(server, 0.2))
+    try:
+        return await stage.transcribe(TONE, 8000)
+    finally:
+        await stage.close()
+
+
+async def ask(server: FakeOpenAI) -> str:
+    stage = OpenAiChat(settings(server, 0.2))
+    try:
+        return "".join([delta async for delta in stage.reply(ASKED)])
+    finally:
+        await stage.close()
+
+
+async def speak(server: FakeOpenAI, rate_hz: int = 24_000) -> tuple[bytes, set[int]]:
+    stage = OpenAiTextToSpeech(settings(server, 0.2), voice="alloy", rate_hz=rate_hz)
+    try:
+        chunks = [chunk async for chunk in stage.speak("Hello there.")]
+        assert all(len(chunk.pcm) % 2 == 0 and chunk.pcm for chunk in chunks)
+        return b"".join(chunk.pcm for chunk in chunks), {chunk.rate_hz for chunk in chunks}
+    finally:
+        await stage.close()
+
+
+# --- speech-to-text ----------------------------------------------------------------------------------
+
+
+async def test_stt_uploads_a_16_khz_wav(server: FakeOpenAI) -> None:
+    server.stt.append(transcript(" Hello there. ", usage={"type": "duration", "seconds": 1}))
+    assert await transcribe(server) == Transcript("Hello there.", None)
+    (request,) = server.requests
+    assert request.fields == {
+        "file": "audio/wav",
+        "model": "some-model",
+        "response_format": "json",
+        "temperature": "0",
+    }
+    assert request.file_name == "turn.wav"
+    with wave.open(io.BytesIO(request.file)) as wav:
+        assert (wav.getframerate(), wav.getnchannels(), wav.getsampwidth()) == (16_000, 1, 2)
+        assert wav.getnframes() == pytest.approx(2 * 4000, abs=200)
+        samples = struct.unpack(f"<{wav.getnframes()}h", wav.readframes(wav.getnframes()))
+    assert 7000 < max(samples) < 9000
+
+
+def test_the_wav_header_is_what_the_standard_library_reads() -> None:
+    with wave.open(io.BytesIO(wav_file(TONE, 8000))) as wav:
+        assert wav.getparams()[:4] == (1, 2, 8000, 4000)
+        assert wav.readframes(4000) == TONE
+
+
+@pytest.mark.parametrize(
+    ("languages", "field", "sent"),
+    [
+        ((), "language", {}),
+        (("es",), "language", {"language": "es"}),
+        (("en", "es"), "language", {}),
+        (("es",), "languages", {"languages[]": "es"}),
+    ],
+)
+async def test_stt_language_hint(
+    server: FakeOpenAI, languages: tuple[str, ...], field: str, sent: object
+) -> None:
+    server.stt.append(transcript("Hola", languages=[{"code": "es"}]))
+    stage = OpenAiSpeechToText(settings(server), languages=languages, language_field=field)  # type: ignore[arg-type]
+    assert await stage.transcribe(TONE, 8000) == Transcript("Hola", "es")
+    await stage.close()
+    hints = {name: value for name, value in server.requests[0].fields.items() if name.startswith("lang")}
+    assert hints == sent
+
+
+async def test_stt_language_of_a_local_server(server: FakeOpenAI) -> None:
+    server.stt += [transcript("Hola", language="es"), transcript("Hola", language="spanish")]
+    assert (await transcribe(server)).language == "es"
+    assert (await transcribe(server)).language is None
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'{"text": 5}', b"<html>", b""])
+async def test_stt_nonsense_is_an_engine_error(server: FakeOpenAI, body: bytes) -> None:
+    server.stt.append(Reply([body]))
+    with pytest.raises(EngineError):
+        await transcribe(server)
+
+
+# --- chat --------------------------------------------------------------------------------------------
+
+
+async def test_chat_streams_deltas_as_they_come(server: FakeOpenAI) -> None:
+    server.chat.append(chat("Hel", "lo", " there.", hang=True, done=False))
+    stage = OpenAiChat(settings(server), max_tokens=77)
+    reply = stage.reply(ASKED)
+    assert [await anext(reply) for _ in range(3)] == ["Hel", "lo", " there."]
+    await reply.aclose()
+    await stage.close()
+    (request,) = server.requests
+    assert request.fields == {
+        "model": "some-model",
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}],
+        "stream": True,
+        "max_completion_tokens": 77,
+    }
+
+
+async def test_closing_the_reply_cancels_the_request(server: FakeOpenAI) -> None:
+    server.chat.append(chat("Hello", done=False, hang=True))
+    stage = OpenAiChat(settings(server))
+    reply = stage.reply(ASKED)
+    await anext(reply)
+    await reply.aclose()
+    for _ in range(100):
+        if server.requests[0].cut_off:
+            break
+        await asyncio.sleep(0.01)
+    assert server.requests[0].cut_off
+    await stage.close()
+
+
+async def test_chat_limit_field_and_extra_fields(server: FakeOpenAI) -> None:
+    server.chat.append(chat("Hello"))
+    stage = OpenAiChat(settings(server), limit_field="max_tokens", extra={"reasoning_effort": "none"})
+    assert [delta async for delta in stage.reply(ASKED)] == ["Hello"]
+    await stage.close()
+    assert server.requests[0].fields["max_tokens"] == 500
+    assert server.requests[0].fields["reasoning_effort"] == "none"
+    assert server.faults == ["unexpected fields of /v1/chat/completions: ['reasoning_effort']"]
+    server.faults.clear()
+
+
+async def test_chat_split_inside_an_event_and_inside_a_character(server: FakeOpenAI) -> None:
+    whole = b"".join(chat("¡Ho", "la! ", "¿Qué tal?").pieces)
+    whole = whole.replace(b"\\u00a1", "¡".encode())
+    pieces = [whole[i : i + 7] for i in range(0, len(whole), 7)]
+    server.chat.append(Reply(pieces, content_type="text/event-stream"))
+    assert await ask(server) == "¡Hola! ¿Qué tal?"
+
+
+async def test_an_error_event_in_the_stream(server: FakeOpenAI) -> None:
+    good = chat("Hel", done=False).pieces
+    event = b'data: {"error": {"message": "out of memory", "type": "server_error", "code": null}}\n\n'
+    server.chat.append(Reply([*good, event], content_type="text/event-stream"))
+    with pytest.raises(EngineError, match="chat: the server broke off: out of memory"):
+        await ask(server)
+
+
+async def test_garbage_in_the_stream(server: FakeOpenAI) -> None:
+    server.chat.append(Reply([b"data: {nonsense\n\n"], content_type="text/event-stream"))
+    with pytest.raises(EngineError, match="chat: unusable answer"):
+        await ask(server)
+
+
+# --- text-to-speech ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 333, 1999, 100_000])
+async def test_tts_gives_whole_samples_of_odd_pieces(server: FakeOpenAI, piece_bytes: int) -> None:
+    server.tts.append(speech(TONE[:2000], piece_bytes))
+    assert await speak(server) == (TONE[:2000], {24_000})
+    assert server.requests[0].fields == {
+        "model": "some-model",
+        "voice": "alloy",
+        "input": "Hello there.",
+        "response_format": "pcm",
+    }
+
+
+async def test_tts_gives_the_first_chunk_while_the_rest_is_made(server: FakeOpenAI) -> None:
+    server.tts.append(speech(TONE, 400, hang=True))
+    stage = OpenAiTextToSpeech(settings(server), voice="alloy")
+    chunks = stage.speak("Hello there.")
+    async with asyncio.timeout(5):
+        assert (await anext(chunks)).pcm[:100] == TONE[:100]
+    await chunks.aclose()
+    await stage.close()
+
+
+async def test_tts_believes_the_content_type_then_the_header_then_the_setting(server: FakeOpenAI) -> None:
+    server.tts += [
+        speech(TONE, content_type="audio/pcm;rate=16000"),
+        speech(wav_file(TONE, 22_050), 5, content_type="audio/wav"),
+        speech(TONE, content_type="application/octet-stream"),
+    ]
+    assert await speak(server) == (TONE, {16_000})
+    assert await speak(server) == (TONE, {22_050})
+    assert await speak(server, rate_hz=48_000) == (TONE, {48_000})
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "words"),
+    [
+        (b'{"detail": "x"}', "application/json", "application/json instead of audio"),
+        (b"ID3\x04rest", "audio/mpeg", "MP3 instead of PCM"),
+        (b"OggS....", "audio/ogg", "Ogg instead of PCM"),
+        (wav_file(TONE, 8000)[:22] + b"\x02\x00" + wav_file(TONE, 8000)[24:], "audio/wav", "2 channels"),
+        (b"RIFF" + bytes(8000), "audio/wav", "header has no end"),
+    ],
+)
+async def test_tts_never_plays_what_is_not_pcm(
+    server: FakeOpenAI, body: bytes, content_type: str, words: str
+) -> None:
+    server.tts.append(speech(body, content_type=content_type))
+    with pytest.raises(EngineError, match=words):
+        await speak(server)
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(1, 40)), st.booleans())
+def test_the_body_is_the_same_however_it_is_cut(pcm: bytes, cuts: list[int], wav: bool) -> None:
+    pcm = b"\x00\x00" + pcm + b"\x00\x00"
+    data = wav_file(pcm, 16_000) if wav else pcm
+    body = SpeechBody("audio/pcm", 24_000)
+    out = b""
+    for cut in [*cuts, len(data)]:
+        out += body.push(data[:cut])
+        data = data[cut:]
+    assert out == pcm[: len(pcm) // 2 * 2]
+    assert body.rate_hz == (16_000 if wav else 24_000)
+
+
+# --- what all three share ----------------------------------------------------------------------------
+
+STAGES: list[tuple[str, Callable[[FakeOpenAI], Awaitable[object]]]] = [
+    ("stt", transcribe),
+    ("chat", ask),
+    ("tts", speak),
+]
+
+
+@pytest.mark.parametrize(("script", "use"), STAGES)
+@pytest.mark.parametrize(
+    ("reply", "permanent", "words"),
+    [
+        (error(401, f"Incorrect API key provided: {KEY}"), True, "the API key was refused"),
+        (error(403, "no access"), True, "may not use model 'some-model'"),
+        (error(404, "no such model", "model_not_found"), True, "knows no model 'some-model'"),
+        (
+            error(429, "slow down", "rate_limit_exceeded", **{"Retry-After": "120"}),
+            False,
+            "too many requests",
+        ),
+        (error(429, "no money", "insufficient_quota"), True, "no credit left"),
+        (error(400, "bad voice"), False, "refused (HTTP 400): bad voice"),
+        (error(500, "oops"), False, "the server failed (HTTP 500)"),
+        (Reply([b"<html>Bad gateway</html>"], 502, "text/html"), False, "the server failed (HTTP 502)"),
+    ],
+)
+async def test_an_error_status_is_told_once_in_our_words(
+    server: FakeOpenAI,
+    script: str,
+    use: Callable[[FakeOpenAI], Awaitable[object]],
+    reply: Reply,
+    permanent: bool,
+    words: str,
+) -> None:
+    getattr(server, script).append(reply)
+    with pytest.raises(EngineRejected) as caught:
+        await use(server)
+    assert words in str(caught.value)
+    assert caught.value.permanent == permanent
+    assert KEY not in str(caught.value) + repr(caught.value)
+    assert len(server.requests) == 1, "a retry is the pipeline's to decide"
+
+
+@pytest.mark.parametrize(("script", "use"), STAGES)
+async def test_silence_and_a_stall_are_timeouts(
+    server: FakeOpenAI, script: str, use: Callable[[FakeOpenAI], Awaitable[object]]
+) -> None:
+    stalled = {
+        "stt": Reply([b'{"text"'], hang=True),
+        "chat": chat("Hel", done=False, hang=True),
+        "tts": speech(TONE, hang=True),
+    }
+    getattr(server, script).extend([Reply().delayed(30), stalled[script]])
+    for _ in range(2):
+        with pytest.raises(EngineTimeout, match="did not answer in time"):
+            await use(server)
+
+
+@pytest.mark.parametrize(("script", "use"), STAGES)
+async def test_a_broken_connection(
+    server: FakeOpenAI, script: str, use: Callable[[FakeOpenAI], Awaitable[object]]
+) -> None:
+    broken = {
+        "stt": Reply([b'{"text"'], reset=True),
+        "chat": chat("Hel", done=False, reset=True),
+        "tts": speech(TONE, reset=True),
+    }
+    getattr(server, script).append(broken[script])
+    with pytest.raises(EngineUnreachable, match="no connection to http://127"):
+        await use(server)
+
+
+async def test_nobody_there() -> None:
+    stage = OpenAiChat(StageSettings("http://127.0.0.1:9/v1", "some-model", KEY))
+    with pytest.raises(EngineUnreachable, match="chat: no connection to http://127.0.0.1:9/v1"):
+        await anext(stage.reply(ASKED))
+    await stage.close()
+    await stage.close()
+
+
+async def test_warming_opens_the_connection_that_is_used(server: FakeOpenAI) -> None:
+    server.chat.append(chat("Hello"))
+    stage = OpenAiChat(settings(server))
+    await stage.warm()
+    assert [delta async for delta in stage.reply(ASKED)] == ["Hello"]
+    await stage.close()
+    assert [r.path for r in server.requests] == ["/v1/models", "/v1/chat/completions"]
+    assert len({r.port for r in server.requests}) == 1
+
+
+async def test_a_server_without_a_key(server: FakeOpenAI) -> None:
+    server.chat.append(chat("Hello"))
+    stage = OpenAiChat(StageSettings(server.url, "some-model"))
+    assert [delta async for delta in stage.reply(ASKED)] == ["Hello"]
+    await stage.close()
+    assert server.faults == ["wrong key for /v1/chat/completions"]
+    server.faults.clear()
+
+
+def test_settings_do_not_show_the_key() -> None:
+    assert KEY not in repr(StageSettings("http://127.0.0.1/v1", "m", KEY))
