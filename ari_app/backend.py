@@ -1,7 +1,7 @@
 """The embedded offline backend as a child process: started when no engine is configured. Shell.
 
-The child is reached only through its HTTP interface, like any other OpenAI-compatible server, and ends when our
-end of its standard input closes, so it never outlives us, however we die.
+The child is reached only through its HTTP interface, like any other OpenAI-compatible server. It ends when
+our end of its standard input closes, so it never outlives us, however we die.
 """
 
 from __future__ import annotations

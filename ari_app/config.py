@@ -222,6 +222,13 @@ SETTINGS: tuple[Setting, ...] = (
         _text,
         "--apology",
     ),
+    Setting(
+        "HOLD",
+        "One moment, please.",
+        "Sentence played when an answer takes long; empty: silence",
+        _text,
+        "--hold",
+    ),
     # Engines
     Setting(
         "OPENAI_API_KEY", "", "Key for all engine stages; empty: the embedded offline backend", secret=True
@@ -288,6 +295,7 @@ class Config:
     vad_threshold_dbfs: float
     language: str
     apology: str
+    hold: str
     openai_api_key: str = field(repr=False)
     openai_base_url: str
     openai_stt_base_url: str
@@ -328,6 +336,8 @@ class Config:
 
     def warnings(self) -> list[str]:
         """Sentences about settings that work today and will not for long."""
+        if self.mode != "pipeline" or self.needs_offline_backend:  # no model of OpenAI's is used
+            return []
         lines = []
         for setting in ("OPENAI_STT_MODEL", "OPENAI_MODEL", "OPENAI_TTS_MODEL"):
             model = getattr(self, setting.lower())
@@ -337,8 +347,6 @@ class Config:
                     f"{setting}={model}: OpenAI shuts this model down on {retired.date}; "
                     f"its successor is {retired.successor}."
                 )
-        if self.needs_offline_backend:  # the names above are sent to the offline backend, which ignores them
-            return []
         return lines
 
 

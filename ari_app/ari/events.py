@@ -171,11 +171,11 @@ Event = ChannelEvent | ApplicationReplaced | UnknownEvent
 def _field(holder: Json, name: str, kind: type, path: str = "") -> Any:
     value = holder.get(name)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(f"{path}{name} must be a {_WORDS[kind]}, not {type(value).__name__}")
+        raise ValueError(f"{path}{name} must be {_WORDS[kind]}, not {type(value).__name__}")
     return value
 
 
-_WORDS: Mapping[type, str] = {str: "string", int: "number", dict: "object", list: "list"}
+_WORDS: Mapping[type, str] = {str: "a string", int: "a number", dict: "an object", list: "a list"}
 
 
 def _text(holder: Json, name: str) -> str:

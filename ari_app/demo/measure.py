@@ -62,4 +62,5 @@ async def footprint(asterisk: PrivateAsterisk, application_pid: int) -> Footprin
         for kind in ("channels", "bridges"):
             async with session.get(f"{asterisk.ari_url}/ari/{kind}") as answer:
                 counts.append(len(await answer.json()))
-    return Footprint(*counts, udp_sockets(application_pid))
+    channels, bridges = counts
+    return Footprint(channels, bridges, udp_sockets(application_pid))

@@ -1,0 +1,334 @@
+"""Composition root: builds engines, media and the connection to Asterisk, and owns the calls. Shell."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from ari_app.ari import events
+from ari_app.ari.client import AriClient
+from ari_app.ari.ids import CALL_LENGTH, parse_object_id, server_tag
+from ari_app.ari.instances import Instance
+from ari_app.ari.outcome import Ending
+from ari_app.ari.reconcile import Reconciler
+from ari_app.audio.format import TELEPHONE_RATE_HZ
+from ari_app.audio.resample import StreamResampler
+from ari_app.audio.tones import two_tones
+from ari_app.backend import OfflineBackend
+from ari_app.call import Call, CallSettings, Dial, Observer
+from ari_app.config import Config
+from ari_app.dialog.echo import Echo
+from ari_app.dialog.pipeline import Pipeline, PipelineSettings
+from ari_app.dialog.ports import Brain, TextToSpeech
+from ari_app.errors import AriError, ConfigError, EngineError
+from ari_app.logs import mask_number
+from ari_app.openai_api.chat import OpenAiChat
+from ari_app.openai_api.client import StageSettings
+from ari_app.openai_api.stt import OpenAiSpeechToText
+from ari_app.openai_api.tts import OpenAiTextToSpeech
+from ari_app.record.recorder import recording_directory
+from ari_app.rtp.endpoint import RtpSender
+
+logger = logging.getLogger(__name__)
+
+RENDER_TIMEOUT_S = 10
+DRAIN_S = 5
+"""On a stop, callers in conversation get this long to finish before they are hung up."""
+
+
+class App:
+    """One process's share of Asterisk: its Stasis application, its calls, its engines.
+
+    Args:
+        config: all settings.
+        command: `serve` or `dial`; names the recordings, and decides whose application this is: the server has
+            the configured name, any other process one of its own.
+    """
+
+    def __init__(self, config: Config, *, command: str) -> None:
+        self._config = config
+        self._command = command
+        self._is_server = command == "serve"
+        suffix = "" if self._is_server else f"-{command}-{secrets.token_hex(4)}"
+        self._app_name = config.ari_app + suffix
+        self._tag = server_tag(self._app_name, config.ari_url)
+        self._calls: dict[str, Call] = {}
+        """By call id."""
+        self._callers: dict[str, Call] = {}
+        """Inbound calls by the caller's channel id, which Asterisk chose."""
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._draining = False
+        self._client: AriClient
+        self._sender = RtpSender()
+        self._make_brain: Callable[[], Brain] = Echo
+
+    # --- commands
+
+    async def serve(self, *, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Answer calls until `stop` is set.
+
+        Raises:
+            AriError: refused at the start, or another process took the application over.
+            SetupError, ConfigError: see their text.
+        """
+        async with self._running() as connection:
+            await self._first(connection, self._client.registered.wait())
+            ready()
+            await self._first(connection, stop.wait())
+            await self._drain()
+
+    async def dial(self, number: str, *, observer: Observer, hang_up: asyncio.Event) -> Ending:
+        """Call `number`, hold the conversation until either side or `hang_up` ends it, and say how it ended.
+
+        Raises:
+            ConfigError: the number is not one.
+            AriError: Asterisk is unreachable or refuses us.
+        """
+        if not re.fullmatch(r"\+?[0-9*#]{1,32}", number):
+            raise ConfigError(
+                f"'{number}' is not a number to call: use digits, * and #, with a + in front if needed."
+            )
+        async with self._running() as connection:
+            await self._first(connection, self._client.registered.wait())
+            dial = Dial(
+                self._config.dial_endpoint.replace("{number}", number),
+                self._config.caller_id,
+                self._config.ring_timeout,
+            )
+            call = self._new_call(dial=dial, observers=(observer,))
+            task = self._start(call)
+
+            async def obey() -> None:
+                await hang_up.wait()
+                call.hang_up("hung up here")
+
+            obeying = asyncio.create_task(obey(), name="hang-up")
+            try:
+                await self._first(connection, asyncio.shield(task))
+                return await task
+            finally:
+                obeying.cancel()
+
+    # --- building and taking down
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Everything up; yields the task that keeps the connection to Asterisk."""
+        config = self._config
+        async with AsyncExitStack() as stack:
+            instance = stack.enter_context(
+                Instance(_state_directory(), self._tag, config.ari_url, self._app_name)
+            )
+            if config.mode == "pipeline":
+                self._make_brain = await self._build_pipeline(stack)
+            await stack.enter_async_context(self._sender)
+            self._client = await stack.enter_async_context(
+                AriClient(
+                    *(config.ari_url, config.ari_username, config.ari_password, self._app_name),
+                    self._on_event,
+                    on_connected=Reconciler(instance, self._known_channels, self._calls.keys),
+                    retry_first=self._is_server,
+                )
+            )
+            connection = asyncio.create_task(self._client.run(), name="ari-connection")
+            try:
+                yield connection
+            finally:
+                await self._end_calls()
+                connection.cancel()
+                await asyncio.gather(connection, return_exceptions=True)
+
+    async def _end_calls(self) -> None:
+        for call in self._calls.values():
+            call.hang_up("the application is stopping")
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=5)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _drain(self) -> None:
+        self._draining = True
+        if self._tasks:
+            logger.info("stopping: %d calls have %d s to finish", len(self._calls), DRAIN_S)
+            await asyncio.wait(self._tasks, timeout=DRAIN_S)
+
+    async def _build_pipeline(self, stack: AsyncExitStack) -> Callable[[], Brain]:
+        """Connect the three engine stages; returns what makes a brain for each call."""
+        config = self._config
+        offline_url = ""
+        if config.needs_offline_backend:
+            logger.info("no key and no engine server is set: starting the embedded offline backend")
+            offline_url = (await stack.enter_async_context(OfflineBackend())).url
+        stages = {
+            name: StageSettings(stage.base_url, stage.model, stage.api_key)
+            for name, stage in config.stages(offline_url).items()
+        }
+        languages = (config.language,) if config.language else ()
+        stt = OpenAiSpeechToText(stages["stt"], languages=languages)
+        chat = OpenAiChat(stages["chat"], max_tokens=config.openai_max_tokens)
+        tts = OpenAiTextToSpeech(
+            stages["tts"], voice=config.openai_tts_voice, rate_hz=config.openai_tts_rate_hz
+        )
+        for stage in (stt, chat, tts):
+            stack.push_async_callback(stage.close)
+        settings = PipelineSettings(
+            system_message=config.system_message,
+            greeting=config.greeting or None,
+            silence_duration_ms=config.silence_duration_ms,
+            vad_threshold_dbfs=config.vad_threshold_dbfs,
+            apology_pcm=await _render(tts, config.apology),
+            hold_pcm=await _render(tts, config.hold),
+        )
+        return lambda: Pipeline(stt, chat, tts, settings)
+
+    async def _first(self, connection: asyncio.Task[None], wanted: Awaitable[object]) -> None:
+        """Wait for `wanted`; if the connection to Asterisk ends for good before, raise why."""
+        waiting = asyncio.ensure_future(wanted)
+        try:
+            await asyncio.wait({waiting, connection}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not waiting.done():
+                waiting.cancel()
+        if connection.done():
+            connection.result()
+
+    # --- calls
+
+    def _new_call(
+        self,
+        *,
+        caller_channel_id: str | None = None,
+        dial: Dial | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> Call:
+        config = self._config
+        record = self._recording_directory if config.save_recordings else None
+        call = Call(
+            secrets.token_hex(CALL_LENGTH // 2),
+            ari=self._client.rest,
+            sender=self._sender,
+            brain=self._make_brain(),
+            settings=CallSettings(
+                tag=self._tag,
+                rtp_host=config.rtp_host,
+                rtp_ports=config.rtp_ports,
+                max_call_s=config.max_call_seconds,
+                recording_directory=record,
+                system_message=config.system_message,
+            ),
+            caller_channel_id=caller_channel_id,
+            dial=dial,
+            observers=observers,
+        )
+        self._calls[call.call_id] = call
+        if caller_channel_id is not None:
+            self._callers[caller_channel_id] = call
+        return call
+
+    def _start(self, call: Call) -> asyncio.Task[Ending]:
+        task = asyncio.create_task(call.run(), name=f"call-{call.call_id}")
+        self._own(task)
+
+        def forget(_: object) -> None:
+            del self._calls[call.call_id]
+            self._callers.pop(call.far_id, None)
+
+        task.add_done_callback(forget)
+        return task
+
+    def _own(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s failed", task.get_name(), exc_info=error)
+
+    def _recording_directory(self, call_id: str) -> Path:
+        started = time.strftime("%Y%m%d-%H%M%S")
+        return recording_directory(Path(self._config.recordings_dir), self._command, started, call_id)
+
+    def _known_channels(self) -> set[str]:
+        return {channel_id for call in self._calls.values() for channel_id in call.known_channels}
+
+    # --- events
+
+    def _on_event(self, event: events.Event) -> None:
+        call = self._call_of(event)
+        if call is not None:
+            call.push_event(event)
+        elif isinstance(event, events.StasisStart):
+            self._on_stranger(event)
+
+    def _call_of(self, event: events.Event) -> Call | None:
+        if isinstance(event, events.ApplicationReplaced | events.UnknownEvent):
+            return None
+        ours = parse_object_id(event.channel_id)
+        return self._calls.get(ours.call_id) if ours else self._callers.get(event.channel_id)
+
+    def _on_stranger(self, event: events.StasisStart) -> None:
+        """A channel entered our application: a caller, or a late object of a call that is over."""
+        channel = event.channel
+        if parse_object_id(channel.id) is not None:
+            self._own(asyncio.create_task(self._try(self._client.rest.hangup(channel.id))))
+        elif self._draining or len(self._calls) >= self._config.max_calls:
+            logger.warning(
+                "call from %s refused: %s", mask_number(channel.caller_number), self._why_refused()
+            )
+            self._own(asyncio.create_task(self._try(self._client.rest.hand_back(channel.id, "busy"))))
+        else:
+            call = self._new_call(caller_channel_id=channel.id)
+            number = channel.caller_number if self._config.debug else mask_number(channel.caller_number)
+            logger.info(
+                "call %s from %s, channel %s, SIP Call-ID %s",
+                *(call.call_id, number or "unknown", channel.id, channel.protocol_id),
+            )
+            self._start(call)
+
+    def _why_refused(self) -> str:
+        return (
+            "the application is stopping"
+            if self._draining
+            else f"all {self._config.max_calls} lines are taken"
+        )
+
+    async def _try(self, request: Awaitable[None]) -> None:
+        try:
+            await request
+        except AriError as error:
+            logger.warning("%s", error)
+
+
+async def _render(tts: TextToSpeech, sentence: str) -> bytes:
+    """A local sentence for the day the engines fail, spoken while they work; without them, a tone."""
+    if not sentence:
+        return b""
+    pcm = bytearray()
+    resampler: StreamResampler | None = None
+    try:
+        async with asyncio.timeout(RENDER_TIMEOUT_S):
+            async for chunk in tts.speak(sentence):
+                resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
+                pcm += resampler.push(chunk.pcm)
+    except (EngineError, TimeoutError) as error:
+        logger.warning(
+            "“%s” can't be spoken, a tone takes its place: %s", sentence, error or "no answer in time"
+        )
+        return two_tones()
+    return bytes(pcm) + (resampler.flush() if resampler else b"")
+
+
+def _state_directory() -> Path:
+    """Where instances leave their lock files: ${XDG_STATE_HOME:-~/.local/state}/ari_app."""
+    root = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(root) if root else Path.home() / ".local" / "state") / "ari_app"

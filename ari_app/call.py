@@ -1,0 +1,358 @@
+"""One call from its first event to its last: the file to read first. Shell.
+
+A `Call` owns every resource of its call: in Asterisk the channels and the bridge, here the RTP endpoint, the
+brain, the recorder and all tasks. `ari/callflow.py` decides what happens next; this file carries its commands
+out and reports the results back, until nothing of the call is left.
+
+    Asterisk ──RTP──> endpoint ──frames──> brain (and recorder)
+    Asterisk <──RTP── endpoint <──pacer──< brain
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ari_app import logs
+from ari_app.ari import events, facts
+from ari_app.ari.callflow import CallFlow, State
+from ari_app.ari.ids import Kind, object_id
+from ari_app.ari.outcome import Ending
+from ari_app.ari.rest import AriRest
+from ari_app.audio.codec import pcm16_to_slin, slin_to_pcm16
+from ari_app.dialog import ports
+from ari_app.errors import AriAppError
+from ari_app.record.recorder import Recorder
+from ari_app.rtp.endpoint import RtpEndpoint, RtpSender
+
+logger = logging.getLogger(__name__)
+
+SETUP_TIMEOUT_S = 10
+"""Bridge, media and answer take some milliseconds; after this long the caller must not be kept waiting."""
+MAX_FACTS = 256
+"""A call knows a few dozen facts in its life. When this many wait it is stuck, and is ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The call reached a stage: dialing, ringing, answered, talking."""
+
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The call is over and nothing of it is left."""
+
+    ending: Ending
+
+
+Observer = Callable[[Progress | Ended | ports.Fact], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """What an outbound call needs."""
+
+    endpoint: str
+    """Asterisk dial string, e.g. `PJSIP/100@outbound`."""
+    caller_id: str = ""
+    ring_timeout_s: float = 45
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """What all calls of the process share."""
+
+    tag: str
+    """Names this instance in object ids."""
+    rtp_host: str = "127.0.0.1"
+    rtp_ports: tuple[int, int] | None = None
+    max_call_s: float = 3600
+    recording_directory: Callable[[str], Path] | None = None
+    """From call id to a new directory; None: nothing is recorded."""
+    system_message: str = ""
+
+
+class Call:
+    """One call. Construct without effect; `run` holds it; `push_event` and `hang_up` may come at any time."""
+
+    def __init__(
+        self,
+        call_id: str,
+        *,
+        ari: AriRest,
+        sender: RtpSender,
+        brain: ports.Brain,
+        settings: CallSettings,
+        caller_channel_id: str | None = None,
+        dial: Dial | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        if (caller_channel_id is None) == (dial is None):
+            raise ValueError("a call is either inbound, with the caller's channel, or outbound")
+        self.call_id = call_id
+        self._ari = ari
+        self._sender = sender
+        self._brain = brain
+        self._settings = settings
+        self._dial = dial
+        self._observers = observers
+        self.far_id = caller_channel_id or object_id(settings.tag, call_id, Kind.CALLEE)
+        self.media_id = object_id(settings.tag, call_id, Kind.MEDIA)
+        self.bridge_id = object_id(settings.tag, call_id, Kind.BRIDGE)
+        self._flow = CallFlow()
+        self._facts: asyncio.Queue[facts.Fact] = asyncio.Queue(MAX_FACTS)
+        self._steps: dict[facts.Step, asyncio.Task[None]] = {}
+        self._timers: list[asyncio.TimerHandle] = []
+        self._endpoint: RtpEndpoint | None = None
+        self._recorder: Recorder | None = None
+        self._conversing = False
+        self.known_channels: set[str] = set()
+        """Channels of this call that exist for all we know."""
+        self._task: asyncio.Task[object] | None = None
+
+    # --- from outside
+
+    async def run(self) -> Ending:
+        """Hold the call to its end."""
+        logs.current_call.set(self.call_id)
+        self._task = asyncio.current_task()
+        if self._dial is None:
+            self._set_timer(SETUP_TIMEOUT_S, facts.SetupTimedOut())
+            self._push(facts.CallerArrived())
+        else:
+            self._push(facts.DialWanted())
+        try:
+            while self._flow.state is not State.ENDED:
+                self._take(await self._facts.get())
+        finally:
+            await self._release()
+        ending = self._flow.ending
+        assert ending is not None
+        return ending
+
+    def push_event(self, event: events.Event) -> None:
+        """An ARI event about one of this call's objects. Never blocks, never raises."""
+        fact = facts.fact_of(
+            event,
+            far_id=self.far_id,
+            media_id=self.media_id,
+            outbound=self._dial is not None,
+        )
+        if fact is not None:
+            self._push(fact)
+
+    def hang_up(self, why: str) -> None:
+        """End the call from our side."""
+        self._push(facts.HangupWanted(why))
+
+    # --- the flow
+
+    def _push(self, fact: facts.Fact) -> None:
+        try:
+            self._facts.put_nowait(fact)
+        except asyncio.QueueFull:
+            logger.error("%d facts wait: the call is stuck and is ended", MAX_FACTS)
+            if self._task is not None:
+                self._task.cancel()
+
+    def _take(self, fact: facts.Fact) -> None:
+        before = self._flow.state
+        try:
+            commands = self._flow.push(fact)
+        except ValueError:  # a gap in our table must not cost the call
+            logger.exception("unexpected fact %r", fact)
+            return
+        self._note_channels(fact)
+        if isinstance(fact, facts.StepFailed):
+            logger.warning("%s failed: %s", type(fact.command).__name__, fact.error)
+        if self._flow.state is not before:
+            self._enter(self._flow.state)
+        for command in commands:
+            if isinstance(command, facts.Finished):
+                self._report_end(command.ending)
+            else:
+                self._begin(command)
+
+    def _note_channels(self, fact: facts.Fact) -> None:
+        match fact:
+            case facts.CallerArrived() | facts.StepDone(command=facts.Originate()):
+                self.known_channels.add(self.far_id)
+            case facts.StepDone(command=facts.CreateMedia()):
+                self.known_channels.add(self.media_id)
+            case facts.FarLeft() | facts.FarGone():
+                self.known_channels.discard(self.far_id)
+            case facts.MediaGone():
+                self.known_channels.discard(self.media_id)
+
+    def _enter(self, state: State) -> None:
+        match state:
+            case State.DIALING if self._dial is not None:
+                self._set_timer(self._dial.ring_timeout_s, facts.RingTimedOut())
+                self._observe(Progress("dialing"))
+            case State.RINGING:
+                self._observe(Progress("ringing"))
+            case State.ANSWERED:
+                self._set_timer(SETUP_TIMEOUT_S, facts.SetupTimedOut())
+                self._observe(Progress("answered"))
+            case State.TALKING:
+                limit_s = self._settings.max_call_s
+                self._set_timer(limit_s, facts.HangupWanted(f"the limit of {limit_s:g} s was reached"))
+                self._observe(Progress("talking"))
+
+    def _set_timer(self, delay_s: float, fact: facts.Fact) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(delay_s, self._push, fact))
+
+    # --- carrying commands out
+
+    def _begin(self, command: facts.Step) -> None:
+        task = asyncio.create_task(self._step(command), name=f"{self.call_id}-{type(command).__name__}")
+        self._steps[command] = task
+        task.add_done_callback(lambda _: self._steps.pop(command, None))
+
+    async def _step(self, command: facts.Step) -> None:
+        try:
+            await self._carry_out(command)
+        except asyncio.CancelledError:
+            self._push(facts.StepFailed(command, AriAppError("cancelled")))
+            raise
+        except AriAppError as error:
+            self._push(facts.StepFailed(command, error))
+        except Exception as error:  # task boundary: a fault of ours ends this call, with its traceback
+            logger.exception("%s failed", type(command).__name__)
+            self._push(facts.StepFailed(command, error))
+        else:
+            self._push(facts.StepDone(command))
+
+    async def _carry_out(self, command: facts.Step) -> None:
+        match command:
+            case facts.Originate():
+                await self._originate()
+            case facts.CreateBridge():
+                await self._ari.create_bridge(self.bridge_id)
+            case facts.CreateMedia():
+                await self._create_media()
+            case facts.Answer():
+                await self._ari.answer(self.far_id)
+            case facts.Join():
+                await self._ari.add_channels(self.bridge_id, [self.far_id, self.media_id])
+            case facts.StartConversation():
+                await self._start_conversation()
+            case facts.StopConversation():
+                await self._stop_conversation()
+            case facts.HangUpFar(reason=reason):
+                await self._ari.hangup(self.far_id, reason)
+            case facts.HandBack(result=result):
+                await self._ari.hand_back(self.far_id, result)
+            case facts.HangUpMedia():
+                await self._hang_up_media()
+            case facts.DeleteBridge():
+                await self._ari.delete_bridge(self.bridge_id)
+
+    async def _originate(self) -> None:
+        assert self._dial is not None
+        # Asterisk's own limits outlast ours: they matter only when this process is gone.
+        variables: Mapping[str, str] = {"TIMEOUT(absolute)": str(round(self._settings.max_call_s) + 60)}
+        await self._ari.originate(
+            self.far_id,
+            self._dial.endpoint,
+            caller_id=self._dial.caller_id,
+            timeout_s=round(self._dial.ring_timeout_s) + 5,
+            variables=variables,
+        )
+
+    async def _create_media(self) -> None:
+        self._endpoint = RtpEndpoint(
+            self._sender,
+            host=self._settings.rtp_host,
+            ports=self._settings.rtp_ports,
+            decode=slin_to_pcm16,
+            encode=pcm16_to_slin,
+            on_frame=self._on_frame,
+            on_sent=self._on_sent,
+            on_mark=self._brain.push_mark,
+        )
+        await self._endpoint.open()
+        host, port = self._endpoint.local_address
+        self._endpoint.connect(*await self._ari.external_media(self.media_id, f"{host}:{port}"))
+
+    async def _hang_up_media(self) -> None:
+        try:
+            await self._ari.hangup(self.media_id)
+        finally:
+            if self._endpoint is not None:
+                self._endpoint.close()
+
+    async def _start_conversation(self) -> None:
+        assert self._endpoint is not None
+        make_directory = self._settings.recording_directory
+        if make_directory is not None:
+            message = self._settings.system_message
+            try:
+                self._recorder = await asyncio.to_thread(
+                    lambda: Recorder(make_directory(self.call_id), system_message=message)
+                )
+            except OSError as error:  # the caller matters more than the record
+                logger.error("this call is not recorded: %s", error)
+        await self._brain.start(self._endpoint.pacer, self._on_fact)
+        self._conversing = True
+
+    async def _stop_conversation(self) -> None:
+        self._conversing = False
+        start = self._steps.get(facts.StartConversation())
+        if start is not None:
+            start.cancel()
+        await self._brain.close()
+
+    # --- media and facts
+
+    def _on_frame(self, frame: bytes, now: float) -> None:
+        if self._conversing:
+            self._brain.push_audio(frame, now)
+        if self._recorder is not None:
+            self._recorder.push_caller(frame)
+
+    def _on_sent(self, frame: bytes, now: float) -> None:
+        if self._recorder is not None:
+            self._recorder.push_bot(frame)
+
+    def _on_fact(self, fact: ports.Fact) -> None:
+        if self._recorder is not None:
+            self._recorder.push_fact(fact)
+        if isinstance(fact, ports.EngineFailed):
+            logger.warning("turn %d: %s failed: %s", fact.turn, fact.stage, fact.message)
+        elif isinstance(fact, ports.GaveUp):
+            self._push(facts.HandBackWanted("failed", fact.reason))
+        self._observe(fact)
+
+    def _observe(self, what: Progress | Ended | ports.Fact) -> None:
+        for observer in self._observers:
+            observer(what)
+
+    # --- the end
+
+    def _report_end(self, ending: Ending) -> None:
+        counters = asdict(self._endpoint.counters) if self._endpoint is not None else {}
+        logger.info("call ended: %s, by %s: %s; rtp %s", ending.outcome, ending.by, ending.detail, counters)
+        if self._recorder is not None:
+            reason = f"{ending.outcome}, by {ending.by}: {ending.detail}"
+            self._recorder.note("ended", outcome=ending.outcome, by=ending.by, reason=reason, rtp=counters)
+        self._observe(Ended(ending))
+
+    async def _release(self) -> None:
+        """Free what is ours here. When `run` was cancelled, Asterisk's objects are left to the sweep."""
+        for timer in self._timers:
+            timer.cancel()
+        steps = list(self._steps.values())
+        for task in steps:
+            task.cancel()
+        await asyncio.gather(*steps, return_exceptions=True)
+        if self._endpoint is not None:
+            self._endpoint.close()
+        await self._brain.close()
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.close)

@@ -1,0 +1,287 @@
+"""The command line: `serve`, `dial`, `demo`, `offline`. Errors become one sentence and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ari_app import __version__, logs
+from ari_app.ari.outcome import Outcome
+from ari_app.call import Progress
+from ari_app.config import SETTINGS, Config, load, parse_dotenv, require_ari, require_keys
+from ari_app.dialog import ports
+from ari_app.errors import AriAppError, AriError, ConfigError
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+EXIT_ASTERISK = 3
+EXIT_INTERRUPTED = 130
+
+EXIT_CODES = """\
+exit codes:
+  0    the call was answered and ended normally
+  1    something of ours or of the engines failed
+  2    a setting or argument is wrong or missing
+  3    Asterisk is unreachable, or refused us
+  4    busy
+  5    no answer
+  6    the callee declined
+  7    the number can't be reached
+  130  interrupted (Ctrl-C)
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The argument parser of `python -m ari_app`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ari_app",
+        description="A phone agent for Asterisk.",
+        epilog="Settings come from flags, then the environment, then .env; see docs/configuration.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"ari_app {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="answer inbound calls that the dialplan hands to Stasis")
+    _add_settings(serve)
+
+    dial = commands.add_parser(
+        "dial",
+        help="place a call and hold the conversation",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    dial.add_argument("number", help="number to call, digits with an optional leading +")
+    _add_settings(dial)
+
+    demo = commands.add_parser("demo", help="a whole conversation with no key, no trunk and no phone")
+    demo.add_argument("--json", metavar="FILE", help="also write the conversation and its figures as JSON")
+
+    offline = commands.add_parser("offline", help="run the embedded OpenAI-compatible backend on its own")
+    offline.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    offline.add_argument(
+        "--port", type=_port, default=8089, help="port, 0 for any free one (default: %(default)s)"
+    )
+    offline.add_argument("--exit-with-stdin", action="store_true", help="end when standard input closes")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port: give a number from 0 to 65535")
+    return int(text)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings (also by environment or .env)")
+    for setting in SETTINGS:
+        if setting.flag is None:
+            continue
+        meaning = setting.meaning.replace("%", "%%")
+        if setting.switch:
+            group.add_argument(
+                setting.flag, dest=setting.env, action="store_const", const="yes", help=meaning
+            )
+        else:
+            default = (
+                f" (default: {setting.default})" if setting.default and len(setting.default) < 40 else ""
+            )
+            group.add_argument(setting.flag, dest=setting.env, metavar="VALUE", help=meaning + default)
+
+
+def load_config(arguments: argparse.Namespace) -> Config:
+    """Combine flags, environment and `.env` of the working directory.
+
+    Raises:
+        ConfigError: a file that can't be read or a faulty setting.
+    """
+    path = Path(".env")
+    dotenv: dict[str, str | None] = {}
+    if path.exists():
+        try:
+            dotenv = parse_dotenv(path, path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} can't be read: {error}.") from None
+    flags = {s.env: getattr(arguments, s.env) for s in SETTINGS if s.flag}
+    return load(flags, os.environ, dotenv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return _run(_COMMANDS[arguments.command](arguments))
+    except ConfigError as error:
+        return _complain(error, EXIT_CONFIG)
+    except AriError as error:
+        return _complain(error, EXIT_ASTERISK)
+    except AriAppError as error:
+        return _complain(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _run(command: Coroutine[Any, Any, int]) -> int:
+    return asyncio.run(command)
+
+
+def _config_for_calls(arguments: argparse.Namespace) -> Config:
+    config = load_config(arguments)
+    require_ari(config)
+    require_keys(config)
+    logs.configure(debug=config.debug)
+    for warning in config.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
+    return config
+
+
+# --- serve -------------------------------------------------------------------------------------------
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
+    from ari_app.app import App
+
+    config = _config_for_calls(arguments)
+    stop = asyncio.Event()
+    task = asyncio.current_task()
+    assert task is not None
+
+    def on_signal() -> None:
+        if stop.is_set():  # asked twice: do not wait for callers
+            task.cancel()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+
+    def ready() -> None:
+        print(f"ready: calls to Stasis({config.ari_app}) are answered", flush=True)
+
+    try:
+        await App(config, command="serve").serve(ready=ready, stop=stop)
+    except asyncio.CancelledError:
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+# --- dial --------------------------------------------------------------------------------------------
+
+_DIAL_EXIT_CODES = {
+    Outcome.ANSWERED: EXIT_OK,
+    Outcome.BUSY: 4,
+    Outcome.NO_ANSWER: 5,
+    Outcome.REJECTED: 6,
+    Outcome.UNREACHABLE: 7,
+    Outcome.CONGESTION: 7,
+    Outcome.CANCELLED: EXIT_INTERRUPTED,
+    Outcome.FAILED: EXIT_FAILED,
+}
+
+
+async def _dial(arguments: argparse.Namespace) -> int:
+    from ari_app.app import App
+
+    config = _config_for_calls(arguments)
+    hang_up = asyncio.Event()
+    interrupted = False
+    task = asyncio.current_task()
+    assert task is not None
+
+    def on_signal() -> None:
+        nonlocal interrupted
+        if interrupted:
+            task.cancel()
+        interrupted = True
+        hang_up.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    if sys.stdin.isatty():
+        loop.add_reader(sys.stdin, hang_up.set)  # Enter
+    try:
+        ending = await App(config, command="dial").dial(
+            arguments.number, observer=_print_progress, hang_up=hang_up
+        )
+    except asyncio.CancelledError:
+        return EXIT_INTERRUPTED
+    print(f"ended: {ending.outcome} ({ending.detail})")
+    return EXIT_INTERRUPTED if interrupted else _DIAL_EXIT_CODES[ending.outcome]
+
+
+def _print_progress(what: object) -> None:
+    line: str
+    match what:
+        case Progress(stage=stage) if stage != "talking":
+            line = stage
+        case ports.CallerSaid(text=text):
+            line = f"caller: {text}"
+        case ports.CallerNotUnderstood(reason=reason):
+            line = f"caller: ({reason})"
+        case ports.BotSaid(interrupted=True, heard=heard):
+            line = f"bot: {heard} [interrupted]"
+        case ports.BotSaid(text=text):
+            line = f"bot: {text}"
+        case ports.EngineFailed():
+            line = f"failed: {what.stage}: {what.message}"
+        case _:
+            return
+    print(line, flush=True)
+
+
+# --- demo and offline --------------------------------------------------------------------------------
+
+
+async def _demo(arguments: argparse.Namespace) -> int:
+    from ari_app.demo import run
+
+    logs.configure(debug=False)
+    report = await run.run_demo(recordings=Path("recordings"), show=lambda line: print(line, flush=True))
+    for line in run.summary(report):
+        print(line)
+    if arguments.json:
+        run.write_json(Path(arguments.json), report)
+    return EXIT_FAILED if report.problems else EXIT_OK
+
+
+def _stop_at_end_of_input(stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        stop.set()
+
+
+async def _offline(arguments: argparse.Namespace) -> int:
+    from ari_app.offline import server
+
+    logs.configure(debug=False)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if arguments.exit_with_stdin:
+        loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_input, stop)
+    print(server.describe(), flush=True)
+    async with server.running(arguments.host, arguments.port) as url:
+        print(f"listening on {url}", flush=True)
+        await stop.wait()
+    return EXIT_OK
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], Coroutine[Any, Any, int]]] = {
+    "serve": _serve,
+    "dial": _dial,
+    "demo": _demo,
+    "offline": _offline,
+}

@@ -1,0 +1,229 @@
+"""RTP sockets, and the one task that paces all legs of the process. Shell."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from ari_app.audio.format import FRAME_BYTES, SAMPLE_BYTES, SILENT_FRAME
+from ari_app.dialog.ports import PlayoutMark
+from ari_app.errors import MediaError
+from ari_app.rtp.pacer import FrameClock, Pacer
+from ari_app.rtp.packet import RtpPacket
+from ari_app.rtp.receive import MAX_FILL_FRAMES, ReceiveStream, RtpCounters
+from ari_app.rtp.serial import uint16_add, uint32_add
+
+logger = logging.getLogger(__name__)
+
+PAYLOAD_TYPE_SLIN = 10
+"""L16 mono in RFC 3551 is at 44.1 kHz; Asterisk uses the number for slin at 8 kHz, both ways."""
+TIMESTAMP_STEP = FRAME_BYTES // SAMPLE_BYTES
+RECEIVE_BUFFER_BYTES = 256 * 1024
+DSCP_EF = 0xB8
+"""Expedited forwarding (RFC 3246): routers that look let voice pass first."""
+
+
+class RtpEndpoint(asyncio.DatagramProtocol):
+    """One leg: its socket, its receive stream and its pacer.
+
+    Args:
+        sender: the process's one.
+        host, ports: where to bind; any free port if `ports` is None.
+        decode, encode: between RTP payload and PCM16 at 8 kHz.
+        on_frame: gets each 20 ms frame of the far end, silence included.
+        on_sent: gets each frame as it left.
+        on_mark: gets what happened in playout.
+    """
+
+    def __init__(
+        self,
+        sender: RtpSender,
+        *,
+        host: str,
+        ports: tuple[int, int] | None,
+        decode: Callable[[bytes], bytes],
+        encode: Callable[[bytes], bytes],
+        on_frame: Callable[[bytes, float], None],
+        on_sent: Callable[[bytes, float], None],
+        on_mark: Callable[[PlayoutMark, float], None],
+    ) -> None:
+        self.pacer = Pacer()
+        self._sender = sender
+        self._host = host
+        self._ports = ports
+        self._decode = decode
+        self._encode = encode
+        self._on_frame = on_frame
+        self._on_sent = on_sent
+        self._on_mark = on_mark
+        self._transport: asyncio.DatagramTransport | None = None
+        self._receive: ReceiveStream | None = None
+        self._remote: tuple[str, int] | None = None
+        self._sequence_number = secrets.randbelow(2**16)
+        self._timestamp = secrets.randbelow(2**32)
+        self._ssrc = secrets.randbelow(2**32)
+        self._sent = self._sent_late = 0
+        self._complained = False
+
+    async def open(self) -> None:
+        """Bind.
+
+        Raises:
+            MediaError: no port is free, or the address is not ours.
+        """
+        bound = bind(self._host, self._ports)
+        loop = asyncio.get_running_loop()
+        try:
+            self._transport, _ = await loop.create_datagram_endpoint(lambda: self, sock=bound)
+        except BaseException:
+            bound.close()
+            raise
+
+    @property
+    def local_address(self) -> tuple[str, int]:
+        """Where we are bound."""
+        assert self._transport is not None
+        host, port = self._transport.get_extra_info("sockname")[:2]
+        return host, port
+
+    def connect(self, host: str, port: int) -> None:
+        """From now on send to Asterisk's address, a frame every 20 ms, and hear it alone."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._remote = (host, port)
+        self._receive = ReceiveStream(self._decode, started_at=asyncio.get_running_loop().time())
+        self._receive.lock(self._remote)
+        self._sender.add(self)
+
+    def close(self) -> None:
+        """Free the socket; idempotent."""
+        self._sender.remove(self)
+        if self._transport is not None:
+            self._transport.close()
+
+    @property
+    def counters(self) -> RtpCounters:
+        """So far."""
+        received = self._receive.counters if self._receive is not None else RtpCounters()
+        return replace(received, sent=self._sent, sent_late=self._sent_late)
+
+    # --- asyncio -------------------------------------------------------------------------------------
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if self._receive is not None:
+            now = asyncio.get_running_loop().time()
+            self._receive.push(data, addr[:2], now)
+            self._deliver(now)
+
+    def error_received(self, exc: Exception) -> None:
+        """ICMP errors, such as Asterisk's port being closed already; the call's end comes through ARI."""
+
+    # --- the sender's side ---------------------------------------------------------------------------
+
+    def tick(self, count: int, skipped: int, now: float) -> None:
+        """Send the `count` frames that are due, then pass over the time of `skipped` ones."""
+        for _ in range(count):
+            self._send(self.pacer.next_frame(), now)
+        self._sent_late += count - 1
+        for _ in range(min(skipped, MAX_FILL_FRAMES)):
+            self._call(self._on_sent, SILENT_FRAME, now)
+        self._timestamp = uint32_add(self._timestamp, skipped * TIMESTAMP_STEP)
+        for mark in self.pacer.take_marks():
+            self._call(self._on_mark, mark, now)
+        self._deliver(now)
+
+    def _send(self, frame: bytes, now: float) -> None:
+        assert self._transport is not None
+        packet = RtpPacket(
+            PAYLOAD_TYPE_SLIN, self._sequence_number, self._timestamp, self._ssrc, self._encode(frame)
+        )
+        self._transport.sendto(packet.to_bytes(), self._remote)
+        self._sequence_number = uint16_add(self._sequence_number, 1)
+        self._timestamp = uint32_add(self._timestamp, TIMESTAMP_STEP)
+        self._sent += 1
+        self._call(self._on_sent, frame, now)
+
+    def _deliver(self, now: float) -> None:
+        assert self._receive is not None
+        for frame in self._receive.take(now):
+            self._call(self._on_frame, frame, now)
+
+    def _call(self, callback: Callable[[Any, float], None], what: object, now: float) -> None:
+        try:
+            callback(what, now)
+        except Exception:  # one leg's listener must not stop the sender of all; once is enough to read
+            if not self._complained:
+                logger.exception("a listener of this leg failed")
+                self._complained = True
+
+
+class RtpSender:
+    """Paces all legs of the process by absolute deadline, in one task."""
+
+    def __init__(self) -> None:
+        self._legs: dict[RtpEndpoint, None] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> RtpSender:
+        self._task = asyncio.create_task(self._run(), name="rtp-sender")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def add(self, leg: RtpEndpoint) -> None:
+        """Send this leg's frames from the next deadline on."""
+        self._legs[leg] = None
+
+    def remove(self, leg: RtpEndpoint) -> None:
+        """Stop; idempotent."""
+        self._legs.pop(leg, None)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        clock = FrameClock(loop.time())
+        while True:
+            await asyncio.sleep(clock.next_at - loop.time())
+            now = loop.time()
+            count, skipped = clock.due(now)
+            if count:
+                for leg in list(self._legs):
+                    leg.tick(count, skipped, now)
+
+
+def bind(host: str, ports: tuple[int, int] | None) -> socket.socket:
+    """A UDP socket on a free port: any, or one of the range, which is tried from a random place on.
+
+    Raises:
+        MediaError: none is free, or the address is not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    bound.setblocking(False)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+    if family == socket.AF_INET:
+        bound.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, DSCP_EF)
+    first, last = ports or (0, 0)
+    count = last - first + 1
+    offset = random.randrange(count)
+    for attempt in range(count):
+        try:
+            bound.bind((host, first + (offset + attempt) % count))
+        except OSError as error:
+            problem = error
+        else:
+            return bound
+    bound.close()
+    where = f"{host}, ports {first}-{last}" if ports else host
+    raise MediaError(f"no RTP port can be had on {where} (RTP_HOST, RTP_PORTS): {problem.strerror}")

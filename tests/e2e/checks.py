@@ -1,0 +1,51 @@
+"""What end-to-end tests assert on: words, files, and that nothing of a call is left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ari_app.demo.asterisk import PrivateAsterisk
+from ari_app.demo.measure import Footprint, footprint
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9']+", text.lower())
+
+
+def word_error_rate(said: str, heard: str) -> float:
+    """Word edit distance over the number of words said."""
+    reference, hypothesis = words(said), words(heard)
+    row = list(range(len(hypothesis) + 1))
+    for i, wanted in enumerate(reference, 1):
+        previous, row[0] = row[0], i
+        for j, got in enumerate(hypothesis, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (wanted != got))
+    return row[-1] / len(reference)
+
+
+def events_of(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "events.jsonl").read_text("utf-8").splitlines()]
+
+
+async def settled(asterisk: PrivateAsterisk, application_pid: int, *, within_s: float = 5) -> Footprint:
+    """The footprint once no channel and no bridge exist, or what is still there after a while."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within_s
+    while True:
+        now = await footprint(asterisk, application_pid)
+        if (now.channels, now.bridges) == (0, 0) or loop.time() > deadline:
+            return now
+        await asyncio.sleep(0.1)
+
+
+async def until(condition: Any, *, within_s: float = 10) -> None:
+    """Wait for an observable state; fails when it does not come."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within_s
+    while not condition():
+        assert loop.time() < deadline, "the awaited state did not come"
+        await asyncio.sleep(0.05)

@@ -1,0 +1,172 @@
+"""Inbound conversations: real Asterisk, real SIP caller, real speech, the embedded models."""
+
+from __future__ import annotations
+
+import asyncio
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from ari_app.demo import script
+from ari_app.demo.asterisk import PrivateAsterisk
+from ari_app.demo.events import follow, wait_for_recording
+from ari_app.demo.measure import footprint
+from ari_app.demo.voice import utterance
+from tests.e2e.checks import events_of, settled, until, word_error_rate
+from tests.e2e.conftest import Caller, Serve
+
+ANSWER_WORDS = ("ten to two", "sixty", "harbour street", "bye")
+
+
+async def test_a_conversation_of_four_turns(
+    asterisk: PrivateAsterisk, serve: Serve, caller: Caller, recordings: Path
+) -> None:
+    settings = {"SYSTEM_MESSAGE": script.SYSTEM_MESSAGE, "GREETING": script.GREETING}
+    lines = [await asyncio.to_thread(utterance, line) for line in script.CALLER_LINES]
+    async with serve(**settings) as process, caller() as ua:
+        before = await footprint(asterisk, process.pid)
+        call = await ua.dial(asterisk.bot_extension)
+        await call.answered(10)
+        directory = await wait_for_recording(recordings, set(), 10)
+        assert (await call.listen_until_silence(max_s=15)).sound_s > 1, "no greeting was heard"
+        for line in lines:
+            await call.say(line)
+            assert (await call.listen_until_silence(max_s=15)).sound_s > 0.5, "no answer was heard"
+        await call.hangup()
+        events = [event async for event in follow(directory / "events.jsonl")]
+        after = await settled(asterisk, process.pid)
+    assert after == before
+
+    heard = [event["text"] for event in events if event["event"] == "caller_said"]
+    assert len(heard) == len(script.CALLER_LINES)
+    for said, text in zip(script.CALLER_LINES, heard, strict=True):
+        assert word_error_rate(said, text) <= 0.35, (said, text)
+    answers = [event for event in events if event["event"] == "bot_said"]
+    assert [event["turn"] for event in answers] == [0, 1, 2, 3, 4]
+    assert answers[0]["text"] == script.GREETING
+    for wanted, answer in zip(ANSWER_WORDS, answers[1:], strict=True):
+        assert wanted in answer["text"].lower()
+        assert not answer["interrupted"]
+
+    names = {path.name for path in directory.iterdir()}
+    for turn in range(1, 5):
+        assert {f"transcript_{turn:03d}_user.txt", f"segment_{turn:03d}.wav"} <= names
+        assert {f"transcript_{turn:03d}_assistant.txt", f"response_{turn:03d}.wav"} <= names
+    transcript = (directory / "full_transcript.txt").read_text("utf-8")
+    positions = [
+        transcript.index(text) for pair in zip(heard, answers[1:], strict=True) for text in _texts(pair)
+    ]
+    assert positions == sorted(positions)
+    _check_recording(directory / "full_call.wav", call.received_pcm())
+
+
+def _texts(pair: tuple[str, dict[str, str]]) -> tuple[str, str]:
+    return f"USER: {pair[0]}", f"ASSISTANT: {pair[1]['text']}"
+
+
+def _check_recording(path: Path, heard_by_caller: bytes) -> None:
+    """Both directions are there, nothing clips, and the bot side is what the caller's phone received."""
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getframerate()) == (2, 8000)
+        stereo = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2).astype(np.float64)
+    phone = np.frombuffer(heard_by_caller, "<i2").astype(np.float64)
+    for side in (0, 1):
+        assert np.abs(stereo[:, side]).max() < 32000
+        speech = stereo[np.abs(stereo[:, side]) > 300, side]
+        assert len(speech) > 8000, "hardly any speech on this side"
+    # Speech energy as sent and as received agree: no frame was lost or doubled on the way.
+    sent = np.square(stereo[:, 1]).sum()
+    received = np.square(phone).sum()
+    assert 0.9 < received / sent < 1.1
+
+
+async def test_the_caller_interrupts_and_is_heard(
+    asterisk: PrivateAsterisk, serve: Serve, caller: Caller, recordings: Path
+) -> None:
+    long_greeting = (
+        "Welcome to Harbour Cycles, the friendly bicycle repair shop by the sea. We repair all kinds of "
+        "bicycles, new and old, fast and slow, and we also sell tyres, lamps, bells, baskets and locks."
+    )
+    line = await asyncio.to_thread(utterance, "Excuse me, how much does a basic service cost?")
+    async with serve(SYSTEM_MESSAGE=script.SYSTEM_MESSAGE, GREETING=long_greeting) as process, caller() as ua:
+        call = await ua.dial(asterisk.bot_extension)
+        await call.answered(10)
+        directory = await wait_for_recording(recordings, set(), 10)
+        await call.say_over(line, after_ms=1500)
+        heard = await call.listen_until_silence(max_s=15)
+        assert heard.sound_s > 0.5
+        await call.hangup()
+        events = [event async for event in follow(directory / "events.jsonl")]
+        await settled(asterisk, process.pid)
+    greeting = next(event for event in events if event["event"] == "bot_said" and event["turn"] == 0)
+    assert greeting["interrupted"]
+    assert greeting["heard"] and len(greeting["heard"]) < len(long_greeting)
+    assert any(event["event"] == "barge_in" for event in events)
+    asked = next(event["text"] for event in events if event["event"] == "caller_said")
+    assert "service" in asked.lower(), "the words of the interruption were lost"
+    answer = next(event for event in events if event["event"] == "bot_said" and event["turn"] == 1)
+    assert "sixty" in answer["text"].lower()
+
+
+async def test_hanging_up_at_every_stage_leaves_nothing(
+    asterisk: PrivateAsterisk, serve: Serve, caller: Caller, recordings: Path
+) -> None:
+    async with serve(GREETING="Hello, this is a greeting of some length.") as process, caller() as ua:
+        before = await footprint(asterisk, process.pid)
+        for delay_s in (0.0, 0.005, 0.02, 0.05, 0.1, 0.3, 1.0):
+            call = await ua.dial(asterisk.bot_extension)
+            await asyncio.sleep(delay_s)
+            await call.hangup()
+            assert await settled(asterisk, process.pid) == before
+        await until(lambda: process.log().count("call ended") >= len(list(recordings.glob("*/"))))
+        assert process.returncode is None
+        assert "Traceback" not in process.log()
+
+
+async def test_a_killed_application_leaves_what_the_next_start_sweeps(
+    asterisk: PrivateAsterisk, serve: Serve, caller: Caller, recordings: Path
+) -> None:
+    async with caller() as ua:
+        async with serve(GREETING="Hello.") as first:
+            call = await ua.dial(asterisk.bot_extension)
+            await call.answered(10)
+            await call.listen_until_silence(max_s=10)
+            await first.kill()
+            stale = await settled(asterisk, ua.pid, within_s=1)
+            assert stale.channels >= 2 and stale.bridges == 1
+        # An object that is not ours must survive the sweep.
+        await asterisk.rx("channel originate Local/124@from-internal application Wait 30")
+        foreign = (await footprint(asterisk, ua.pid)).channels - stale.channels
+        assert foreign > 0
+        async with serve(GREETING="Hello.") as second:
+            await call.closed(5)
+            swept = await footprint(asterisk, second.pid)
+            assert (swept.channels, swept.bridges) == (foreign, 0)
+            again = await ua.dial(asterisk.bot_extension)
+            await again.answered(10)
+            assert (await again.listen_until_silence(max_s=10)).sound_s > 0.2
+            await again.hangup()
+    killed, finished = sorted(recordings.glob("*/"), key=lambda path: path.stat().st_mtime)
+    with wave.open(str(killed / "full_call.wav")) as file:
+        assert file.getnframes() > 0
+    assert events_of(killed)[-1]["event"] != "ended"
+    assert events_of(finished)[-1]["event"] == "ended"
+
+
+async def test_the_server_survives_a_restart_of_asterisk(
+    asterisk: PrivateAsterisk, serve: Serve, caller: Caller
+) -> None:
+    async with serve(GREETING="Hello, here I am.") as process:
+        async with caller() as ua:
+            call = await ua.dial(asterisk.bot_extension)
+            await call.answered(10)
+            await asterisk.rx("core restart now")
+            await call.closed(10)
+        await until(lambda: process.log().count("registered") >= 2, within_s=20)
+        async with caller() as ua:
+            call = await ua.dial(asterisk.bot_extension)
+            await call.answered(10)
+            assert (await call.listen_until_silence(max_s=10)).sound_s > 0.5
+            await call.hangup()
+            assert (await settled(asterisk, process.pid)).channels == 0

@@ -1,0 +1,163 @@
+"""`dial` as an operator runs it: a process of its own, real Asterisk, real phones; the exit code tells the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ari_app.demo.application import clean_environment
+from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
+from ari_app.demo.asterisk_prefix import Prefix
+from ari_app.demo.caller import SipCaller
+from ari_app.demo.measure import footprint
+from ari_app.demo.voice import utterance
+from tests.e2e.callers import RefusingPhone
+from tests.e2e.checks import settled, word_error_rate
+from tests.e2e.conftest import settings_for
+
+QUESTION = "What does a new bicycle tyre cost?"
+
+
+@asynccontextmanager
+async def asterisk_calling(prefix: Prefix, address: tuple[str, int]) -> AsyncIterator[PrivateAsterisk]:
+    """An Asterisk whose way out leads to the phone at `address`."""
+    settings = AsteriskSettings(outbound_contact=f"{address[0]}:{address[1]}")
+    async with PrivateAsterisk(prefix, settings) as asterisk:
+        yield asterisk
+
+
+async def start_dial(
+    asterisk: PrivateAsterisk, backend_url: str, folder: Path, *arguments: str
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ari_app", "dial", *arguments),
+        cwd=folder,
+        env=clean_environment(settings_for(asterisk, backend_url, folder / "recordings")),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def finish(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
+    async with asyncio.timeout(40):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    assert b"Traceback" not in err, err.decode()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_a_call_is_placed_held_and_ended_by_the_callee(
+    asterisk_prefix: Prefix, baresip_prefix: Prefix, backend_url: str, tmp_path: Path
+) -> None:
+    question = await asyncio.to_thread(utterance, QUESTION)
+    async with (
+        SipCaller(prefix=baresip_prefix) as phone,
+        asterisk_calling(asterisk_prefix, phone.sip_address) as asterisk,
+    ):
+        dialing = await start_dial(
+            *(asterisk, backend_url, tmp_path, "5551234", "--greeting", "Hello, this is a test call."),
+            *("--system-message", "Facts: A new bicycle tyre costs twenty euros."),
+        )
+        call = await phone.wait_incoming(20)
+        await asyncio.sleep(0.3)
+        await call.answer()
+        assert (await call.listen_until_silence(max_s=10)).sound_s > 0.5, "the greeting was not heard"
+        await call.say(question)
+        assert (await call.listen_until_silence(max_s=15)).sound_s > 0.5, "the answer was not heard"
+        await call.hangup()
+        code, out, _ = await finish(dialing)
+        left = await settled(asterisk, phone.pid)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[:3] == ["dialing", "ringing", "answered"]
+    assert "bot: Hello, this is a test call." in lines
+    heard = next(line for line in lines if line.startswith("caller: "))
+    assert word_error_rate(QUESTION, heard.removeprefix("caller: ")) <= 0.35
+    assert any("twenty" in line for line in lines if line.startswith("bot: "))
+    assert lines[-1].startswith("ended: answered")
+    assert (left.channels, left.bridges) == (0, 0)
+    (directory,) = (tmp_path / "recordings").glob("dial_*")
+    assert {"full_call.wav", "full_transcript.txt", "segment_001.wav"} <= {
+        p.name for p in directory.iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "word"),
+    [(486, 4, "busy"), (603, 6, "rejected"), (404, 7, "unreachable"), (503, 7, "congestion")],
+)
+async def test_a_refused_call_tells_why(
+    status: int, code: int, word: str, asterisk_prefix: Prefix, backend_url: str, tmp_path: Path
+) -> None:
+    async with (
+        RefusingPhone(status, ring_s=0.2) as phone,
+        asterisk_calling(asterisk_prefix, phone.address) as asterisk,
+    ):
+        result = await finish(await start_dial(asterisk, backend_url, tmp_path, "100"))
+        left = await settled(asterisk, asterisk.pid or 0)
+    assert result[0] == code
+    assert result[1].splitlines()[-1].startswith(f"ended: {word}")
+    assert len(phone.calls) == 1
+    assert (left.channels, left.bridges) == (0, 0)
+
+
+async def test_nobody_answers(asterisk_prefix: Prefix, backend_url: str, tmp_path: Path) -> None:
+    async with RefusingPhone(None) as phone, asterisk_calling(asterisk_prefix, phone.address) as asterisk:
+        result = await finish(await start_dial(asterisk, backend_url, tmp_path, "100", "--ring-timeout", "2"))
+        left = await settled(asterisk, asterisk.pid or 0)
+    assert result[0] == 5
+    assert phone.cancelled == 1
+    assert (left.channels, left.bridges) == (0, 0)
+
+
+@pytest.mark.parametrize("stage", ["ringing", "answered"])
+async def test_ctrl_c_hangs_up_at_every_stage(
+    stage: str, asterisk_prefix: Prefix, baresip_prefix: Prefix, backend_url: str, tmp_path: Path
+) -> None:
+    async with (
+        SipCaller(prefix=baresip_prefix) as phone,
+        asterisk_calling(asterisk_prefix, phone.sip_address) as asterisk,
+    ):
+        dialing = await start_dial(asterisk, backend_url, tmp_path, "100")
+        call = await phone.wait_incoming(20)
+        if stage == "answered":
+            await call.answer()
+        dialing.send_signal(signal.SIGINT)
+        code, _, _ = await finish(dialing)
+        await call.closed(5)
+        left = await settled(asterisk, phone.pid)
+    assert code == 130
+    assert (left.channels, left.bridges) == (0, 0)
+
+
+async def test_dial_runs_beside_serve_and_sweeps_what_a_killed_dial_left(
+    asterisk_prefix: Prefix, baresip_prefix: Prefix, backend_url: str, tmp_path: Path
+) -> None:
+    async with (
+        SipCaller(prefix=baresip_prefix) as phone,
+        asterisk_calling(asterisk_prefix, phone.sip_address) as asterisk,
+    ):
+        killed = await start_dial(asterisk, backend_url, tmp_path, "100")
+        call = await phone.wait_incoming(20)
+        await call.answer()
+        await call.listen_until_silence(max_s=0.5)
+        killed.kill()
+        await killed.wait()
+        before = await footprint(asterisk, phone.pid)
+        assert (before.channels, before.bridges) == (2, 1)
+        second = await start_dial(asterisk, backend_url, tmp_path, "200")
+        await call.closed(20)
+        again = await phone.wait_incoming(20)
+        await again.answer()
+        await again.hangup()
+        code, _, _ = await finish(second)
+        left = await settled(asterisk, phone.pid)
+    assert code == 0
+    assert (left.channels, left.bridges) == (0, 0)

@@ -1,0 +1,87 @@
+"""The command line as a user meets it: real processes, wrong input, one sentence and an exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from ari_app import __version__
+from ari_app.demo.application import clean_environment
+
+
+def run(
+    *arguments: str, folder: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ari_app", *arguments],
+        cwd=folder,
+        env=clean_environment({"HOME": str(folder), **(env or {})}),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def complaint(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    return lines[0]
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    assert run("--version", folder=tmp_path).stdout == f"ari_app {__version__}\n"
+    text = run("dial", "--help", folder=tmp_path).stdout
+    assert "exit codes:" in text and "--silence-duration" in text
+    assert run(folder=tmp_path).returncode == 2
+
+
+UNREACHABLE = {"ARI_URL": "http://127.0.0.1:9", "ARI_PASSWORD": "x", "MODE": "echo"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "code", "said"),
+    [
+        (["dial", "100"], {}, 2, "ARI_PASSWORD is not set"),
+        (["serve"], {}, 2, "ARI_PASSWORD is not set"),
+        (["dial", "100; rm"], UNREACHABLE, 2, "'100; rm' is not a number to call"),
+        (["dial", "100@evil"], UNREACHABLE, 2, "'100@evil' is not a number to call"),
+        (["dial", "100", "--silence-duration", "never"], UNREACHABLE, 2, "from --silence-duration"),
+        (["dial", "100"], UNREACHABLE, 3, "127.0.0.1:9"),
+        (
+            ["dial", "100"],
+            {**UNREACHABLE, "MODE": "pipeline", "OPENAI_BASE_URL": "https://api.openai.com/v1"},
+            2,
+            "OPENAI_API_KEY is not set",
+        ),
+    ],
+)
+def test_wrong_input_gets_one_sentence(
+    arguments: list[str], env: dict[str, str], code: int, said: str, tmp_path: Path
+) -> None:
+    result = run(*arguments, folder=tmp_path, env=env)
+    assert said in complaint(result)
+    assert result.returncode == code
+
+
+def test_a_malformed_env_file_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ARI_PASSWORD=x\nthis is wrong\n")
+    result = run("serve", folder=tmp_path)
+    assert ".env line 2" in complaint(result)
+    assert result.returncode == 2
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = run("offline", "--port", str(port), folder=tmp_path)
+    assert result.returncode == 1
+    assert str(port) in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
