@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
 
-from ari_app.audio.format import FRAME_BYTES, FRAME_MS, ms_to_bytes
+from ari_app.audio.format import FRAME_BYTES, ms_to_bytes
 from ari_app.dialog.ports import (
-    ItemFinished,
-    ItemStarted,
     Message,
     PcmChunk,
     PlayoutMark,
     Transcript,
 )
+from ari_app.rtp.pacer import Pacer
 
 TTS_RATE_HZ = 24_000
 SPOKEN_MS_PER_CHAR = 50
@@ -96,64 +94,48 @@ class ScriptedTts:
             self.open -= 1
 
 
-@dataclass
-class _Item:
-    pending: bytearray = field(default_factory=bytearray)
-    frames: int = 0
-    done: bool = False
-
-
 class SteppedPlayout:
-    """Implements `Playout`; every `step` is 20 ms of the caller's time."""
+    """The real pacer, asked for a frame when the test says that 20 ms have passed; strict about its use."""
 
     def __init__(self) -> None:
-        self._items: dict[str, _Item] = {}
-        self._queue: list[str] = []
+        self._pacer = Pacer()
+        self._open: set[str] = set()
+        self._given: list[str] = []
         self.sent: list[str | None] = []
         """Which item each frame that left belonged to."""
 
     def play(self, item_id: str, pcm: bytes) -> None:
         assert pcm and len(pcm) % 2 == 0
-        if item_id not in self._items:
-            self._items[item_id] = _Item()
-            self._queue.append(item_id)
-        assert item_id in self._queue and not self._items[item_id].done, f"{item_id} is over"
-        self._items[item_id].pending += pcm
+        if item_id not in self._given:
+            self._given.append(item_id)
+            self._open.add(item_id)
+        assert item_id in self._open, f"{item_id} is over"
+        self._pacer.play(item_id, pcm)
 
     def finish(self, item_id: str) -> None:
-        item = self._items[item_id]
-        assert not item.done, f"{item_id} finished twice"
-        item.done = True
-        item.pending += bytes(-len(item.pending) % FRAME_BYTES)
+        assert item_id in self._open, f"{item_id} is over"
+        self._open.remove(item_id)
+        self._pacer.finish(item_id)
 
     def clear(self) -> None:
-        for item_id in self._queue:
-            self._items[item_id].done = True
-            self._items[item_id].pending.clear()
-        self._queue.clear()
+        self._open.clear()
+        self._pacer.clear()
 
     def played_ms(self, item_id: str) -> float:
-        return self._items[item_id].frames * FRAME_MS if item_id in self._items else 0.0
+        return self._pacer.played_ms(item_id)
 
     @property
     def speaking(self) -> bool:
-        return bool(self._queue)
+        return self._pacer.speaking
 
     def step(self) -> list[PlayoutMark]:
         """Send one frame; return what happened."""
-        if not self._queue or len(self._items[self._queue[0]].pending) < FRAME_BYTES:
-            self.sent.append(None)
-            return []
-        item_id = self._queue[0]
-        item = self._items[item_id]
-        del item.pending[:FRAME_BYTES]
-        item.frames += 1
-        self.sent.append(item_id)
-        marks: list[PlayoutMark] = [ItemStarted(item_id)] if item.frames == 1 else []
-        if item.done and not item.pending:
-            self._queue.pop(0)
-            marks.append(ItemFinished(item_id, self.played_ms(item_id)))
-        return marks
+        before = [self.played_ms(item_id) for item_id in self._given]
+        assert len(self._pacer.next_frame()) == FRAME_BYTES
+        moved = [i for i, ms in zip(self._given, before, strict=True) if self.played_ms(i) > ms]
+        assert len(moved) <= 1
+        self.sent.append(moved[0] if moved else None)
+        return self._pacer.take_marks()
 
 
 def local_sentence(ms: int) -> bytes:
