@@ -8,11 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import aioari
+from aioswagger11.processors import SwaggerError
 
 from ari_app.ari.events import Bridge, Channel, parse_bridge, parse_channel
 from ari_app.ari.faults import NO_ENDPOINT
 from ari_app.ari.transport import Transport
 from ari_app.errors import AriConflict, AriError, AriNotFound, AriUnreachable
+
+T = TypeVar("T")
 
 RESULT_VARIABLE = "ARI_APP_RESULT"
 """Channel variable that tells the dialplan how the conversation went."""
@@ -45,7 +48,11 @@ class AriRest:
         await self.ping()
         if self._client is None:
             client = aioari.Client(f"{self._transport.url}/", self._transport)
-            await self._do("load the API description of Asterisk", client.init)
+            attempted = "load the API description of Asterisk"
+            try:
+                await self._do(attempted, client.init)
+            except (SwaggerError, ValueError, KeyError) as error:
+                raise AriError(attempted, None, f"aioari cannot read it: {error!r}") from error
             self._client = client
 
     async def ping(self) -> None:
@@ -56,7 +63,7 @@ class AriRest:
     async def version(self) -> str:
         """Asterisk's version, e.g. "22.10.1+dfsg"."""
         info = await self._call("ask for the version", "asterisk", "getInfo", only=["system"])
-        return str(_json(info).get("system", {}).get("version", ""))
+        return str(_object(_object(info).get("system")).get("version", ""))
 
     async def filter_events(self) -> None:
         """Ask Asterisk to keep the noise to itself. Lasts as long as the application is registered."""
@@ -81,13 +88,14 @@ class AriRest:
 
     async def list_channels(self) -> list[Channel]:
         """All channels of this Asterisk."""
-        channels = await self._call("list the channels", "channels", "list")
-        return [_parsed(parse_channel, channel) for channel in channels]
+        attempted = "list the channels"
+        return _all(attempted, parse_channel, await self._call(attempted, "channels", "list"))
 
     async def get_channel(self, channel_id: str) -> Channel:
         """One channel."""
-        channel = await self._call(f"look at channel {channel_id}", "channels", "get", channelId=channel_id)
-        return _parsed(parse_channel, channel)
+        attempted = f"look at channel {channel_id}"
+        reply = await self._call(attempted, "channels", "get", channelId=channel_id)
+        return _all(attempted, parse_channel, [reply])[0]
 
     async def originate(
         self,
@@ -144,11 +152,10 @@ class AriRest:
             external_host=external_host,
             format=format,
         )
-        variables = _json(reply).get("channelvars")
+        variables = _object(_object(reply).get("channelvars"))
         try:
-            assert isinstance(variables, dict)
             return str(variables["UNICASTRTP_LOCAL_ADDRESS"]), int(variables["UNICASTRTP_LOCAL_PORT"])
-        except (AssertionError, KeyError, ValueError):
+        except (KeyError, ValueError):
             raise AriError(attempted, None, "Asterisk did not say where it listens for RTP") from None
 
     async def answer(self, channel_id: str) -> None:
@@ -205,7 +212,7 @@ class AriRest:
             channelId=channel_id,
             variable=name,
         )
-        return str(_json(reply).get("value", ""))
+        return str(_object(reply).get("value", ""))
 
     async def send_dtmf(self, channel_id: str, digits: str) -> None:
         """Send keys to the far end."""
@@ -217,8 +224,8 @@ class AriRest:
 
     async def list_bridges(self) -> list[Bridge]:
         """All bridges of this Asterisk."""
-        bridges = await self._call("list the bridges", "bridges", "list")
-        return [_parsed(parse_bridge, bridge) for bridge in bridges]
+        attempted = "list the bridges"
+        return _all(attempted, parse_bridge, await self._call(attempted, "bridges", "list"))
 
     async def create_bridge(self, bridge_id: str, name: str = "") -> None:
         """A mixing bridge with that id."""
@@ -254,9 +261,19 @@ class AriRest:
         return self._client
 
     async def _call(self, attempted: str, resource: str, operation: str, **arguments: Any) -> Any:
-        repository = self._opened(attempted).get_repo(resource)
+        """One of aioari's operations; the JSON of the reply, None when it has none.
+
+        Its model objects are left out: they fail on what is not as they expect it.
+        """
+        client = self._opened(attempted)
+        request = getattr(client.get_repo(resource).api, operation)
         given = {name: value for name, value in arguments.items() if value is not None}  # it refuses None
-        return await self._do(attempted, getattr(repository, operation), **given)
+        response = await self._do(attempted, request, **given)
+        text = await response.text()
+        try:
+            return json.loads(text) if text else None
+        except ValueError as error:
+            raise AriError(attempted, response.status, f"the reply is {error}") from error
 
     async def _do(self, attempted: str, request: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:
         """The request with its errors in the words of what was attempted."""
@@ -264,21 +281,16 @@ class AriRest:
             return await request(**arguments)
         except AriError as error:
             raise type(error)(attempted, error.status, error.message) from error.__cause__
-        except ValueError as error:
-            raise AriError(attempted, None, f"the answer cannot be understood: {error}") from error
 
 
-def _json(promoted: Any) -> Mapping[str, Any]:
-    """The JSON under one of aioari's objects; of what it has no class for it returns the JSON itself."""
-    value = getattr(promoted, "json", promoted)
-    return value if isinstance(value, dict) else {}
+def _object(reply: Any) -> Mapping[str, Any]:
+    return reply if isinstance(reply, dict) else {}
 
 
-T = TypeVar("T")
-
-
-def _parsed(parse: Callable[[Any], T], promoted: Any) -> T:
+def _all(attempted: str, parse: Callable[[Any], T], reply: Any) -> list[T]:
     try:
-        return parse(_json(promoted))
+        if not isinstance(reply, list):
+            raise ValueError(f"the reply must be a list, not {type(reply).__name__}")
+        return [parse(item) for item in reply]
     except ValueError as error:
-        raise AriError("read a reply of Asterisk", None, str(error)) from error
+        raise AriError(attempted, None, str(error)) from error

@@ -7,10 +7,10 @@
         asterisk.hang_up("1700000000.1")                                   # as the far end does
         asterisk.assert_clean()                                            # nothing of ours is left
 
-Events go out before the reply of the request that caused them, as Asterisk's may. A request that the model does not
-know, a wrong parameter, or an unused script is a fault, and leaving the context with faults fails the test.
+Events go out before the reply of the request that caused them, as Asterisk's may. A request that the model
+does not know, a wrong parameter, or an unused script is a fault; leaving the context then fails the test.
 
-Misbehaviour: `mode` (of every request), `script` (of one request), `drop_websockets`, `deaf`, `stop` and `start`.
+Misbehaviour: `mode` (of every request), `script` (of one), `drop_websockets`, `deaf`, `stop` and `start`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import asyncio
 import base64
 import json
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -222,7 +223,7 @@ class FakeAsterisk:
     def script(
         self, method: str, prefix: str, *, status: int | None = None, body: str = "", delay_s: float = 0.0
     ) -> None:
-        """The next such request gets `status` and `body`; without a status, its right answer after `delay_s`."""
+        """The next such request gets `status` and `body`; without a status, its answer after `delay_s`."""
         self._scripts.append(Script(method, prefix, status, body, delay_s))
 
     def drop_websockets(self) -> None:
@@ -285,6 +286,10 @@ class FakeAsterisk:
     def press(self, channel_id: str, digit: str) -> None:
         """The far end presses a key."""
         self.event(channel_id, "ChannelDtmfReceived", digit=digit, duration_ms=100)
+
+    def is_registered(self, app: str) -> bool:
+        """True while the application has an event websocket."""
+        return app in self._sockets
 
     def assert_clean(self, *foreign: str) -> None:
         """No channel or bridge is left but those given."""
@@ -393,15 +398,15 @@ class FakeAsterisk:
         name = path.removeprefix("/api-docs/").removesuffix(".json")
         if name == "resources":
             names = sorted({operation.resource for operation in OPERATIONS})
-            apis = [{"path": f"/api-docs/{n}.{{format}}", "description": n} for n in names]
-            return web.json_response({"swaggerVersion": "1.1", "basePath": base, "apis": apis})
+            listed = [{"path": f"/api-docs/{n}.{{format}}", "description": n} for n in names]
+            return web.json_response({"swaggerVersion": "1.1", "basePath": base, "apis": listed})
         apis = [
             {"path": o.path, "description": o.nickname, "operations": [_described(o)]}
             for o in OPERATIONS
             if o.resource == name
         ]
-        declaration = {"basePath": base, "resourcePath": f"/api-docs/{name}", "apis": apis, "models": {}}
-        return web.json_response({"swaggerVersion": "1.1", **declaration})
+        about = {"swaggerVersion": "1.1", "basePath": base, "resourcePath": f"/api-docs/{name}"}
+        return web.json_response({**about, "apis": apis, "models": {}})
 
     async def _websocket(self, request: web.Request) -> web.WebSocketResponse:
         app = request.query["app"]
@@ -548,13 +553,20 @@ def _described(operation: Operation) -> dict[str, Any]:
             {"name": n, "paramType": kind, "required": n in operation.needed, "dataType": "string"}
             for n in names
         ]
-    described = {
+    described: dict[str, Any] = {
         "httpMethod": operation.method,
         "nickname": operation.nickname,
         "responseClass": operation.returns,
         "parameters": parameters,
     }
     return {**described, "upgrade": "websocket"} if operation.nickname == "eventWebsocket" else described
+
+
+async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    """Wait for what has no event of its own."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 async def _write(websocket: web.WebSocketResponse, text: str) -> None:

@@ -1,0 +1,118 @@
+"""After a connect: calls learn what they missed, and what dead processes left is taken down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from ari_app.ari.client import AriClient
+from ari_app.ari.events import ChannelVanished, Event, StasisStart
+from ari_app.ari.ids import Kind, object_id
+from ari_app.ari.instances import Instance
+from ari_app.ari.reconcile import Reconciler
+from tests.fakes.asterisk import Channel, FakeAsterisk, until
+
+OURS, DEAD, ELSEWHERE = "0" * 8, "d" * 8, "e" * 8
+LIVING, OLD = "1" * 12, "2" * 12
+FOREIGN = "1600000000.9"
+CALLER, STRANDED = "1700000000.1", "1700000000.2"
+
+
+def leave(asterisk: FakeAsterisk, tag: str, call_id: str) -> list[str]:
+    """The objects of a call."""
+    media, bridge = object_id(tag, call_id, Kind.MEDIA), object_id(tag, call_id, Kind.BRIDGE)
+    asterisk.channels[media] = Channel(media, "UnicastRTP/1", "Up", app="bot")
+    asterisk.bridges[bridge] = [media]
+    return [media, bridge]
+
+
+async def test_a_start_sweeps_what_the_dead_left_and_nothing_else(tmp_path: Path) -> None:
+    async with FakeAsterisk() as asterisk:
+        old, dead = leave(asterisk, OURS, OLD), leave(asterisk, DEAD, LIVING)
+        kept = [*leave(asterisk, ELSEWHERE, OLD), FOREIGN]
+        asterisk.channels[FOREIGN] = Channel(FOREIGN, "PJSIP/phone", "Up")
+        asterisk.channels[STRANDED] = Channel(STRANDED, "PJSIP/caller", "Up", app="bot")
+        # One that resists does not keep the application from being registered.
+        asterisk.script("DELETE", f"/channels/{old[0]}", status=500, body='{"message": "no"}')
+        (tmp_path / "instances").mkdir()
+        (tmp_path / "instances" / f"{DEAD}.lock").write_text(asterisk.url)
+        with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
+            reconciler = Reconciler(instance, lambda: (), lambda: ())
+            events: list[Event] = []
+            await connect(asterisk, events, reconciler)
+            assert set(asterisk.channels) | set(asterisk.bridges) == {*kept, old[0], STRANDED}
+            await connect(asterisk, events, reconciler)
+        asterisk.assert_clean(*kept, STRANDED)
+        stranded = asterisk.channels[STRANDED]
+        assert (stranded.app, stranded.variables) == ("", {"ARI_APP_RESULT": "failed"})
+        assert not set(dead) & (set(asterisk.channels) | set(asterisk.bridges))
+
+
+async def connect(asterisk: FakeAsterisk, events: list[Event], reconciler: Reconciler) -> None:
+    async with AriClient(
+        asterisk.url, asterisk.user, asterisk.password, "bot", events.append, on_connected=reconciler
+    ) as client:
+        task = asyncio.create_task(client.run())
+        await until(client.registered.is_set)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await until(lambda: not asterisk.is_registered("bot"))
+
+
+async def test_a_reconnect_tells_living_calls_what_they_missed(tmp_path: Path) -> None:
+    events: list[Event] = []
+    known: Sequence[str] = ()
+    async with FakeAsterisk() as asterisk:
+        with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
+            async with AriClient(
+                asterisk.url,
+                asterisk.user,
+                asterisk.password,
+                "bot",
+                events.append,
+                on_connected=Reconciler(instance, lambda: known, lambda: {LIVING}),
+            ) as client:
+                task = asyncio.create_task(client.run())
+                await until(client.registered.is_set)
+                asterisk.caller_arrives(CALLER, app="bot")
+                await until(lambda: len(events) == 1)
+                media, bridge = leave(asterisk, OURS, LIVING)
+                known = (CALLER, media)
+                # In the gap the caller hangs up: nobody is told.
+                asterisk.drop_websockets()
+                await until(lambda: not client.registered.is_set())
+                asterisk.hang_up(CALLER)
+                await until(client.registered.is_set)
+                await until(lambda: len(events) == 3)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        assert events[1] == ChannelVanished(CALLER)
+        assert isinstance(events[2], StasisStart)
+        assert events[2].channel_id == media
+        asterisk.assert_clean(media, bridge)
+
+
+async def test_a_caller_who_arrives_while_we_reconcile_is_not_stranded(tmp_path: Path) -> None:
+    events: list[Event] = []
+    async with FakeAsterisk() as asterisk:
+        with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
+            reconciler = Reconciler(instance, lambda: (), lambda: ())
+
+            async def on_connected(client: AriClient, before: Sequence[object]) -> None:
+                asterisk.caller_arrives(CALLER, app="bot")
+                await reconciler(client, before)  # type: ignore[arg-type]
+
+            async with AriClient(
+                asterisk.url,
+                asterisk.user,
+                asterisk.password,
+                "bot",
+                events.append,
+                on_connected=on_connected,
+            ) as client:
+                task = asyncio.create_task(client.run())
+                await until(lambda: len(events) == 1)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        assert asterisk.channels[CALLER].app == "bot"
