@@ -126,15 +126,16 @@ def test_speaking_over_the_bot_stops_it() -> None:
     with served(script) as server:
         bridge = make(server, facts, greeting="A very long greeting without an end")
         bridge.start()
-        while not bridge.recv_pcm(0.1):
-            pass
+        frames = 0
+        while frames < 50:
+            frames += bridge.recv_pcm(0.1) is not None
         bridge.send_pcm(tone(600, RATE_HZ))
-        listen(bridge, lambda: sum(isinstance(f, BotSaid) for f in facts) >= 2 or len(facts) > 20)
+        listen(bridge, lambda: sum(isinstance(f, BotSaid) for f in facts) == 2)
         bridge.stop()
     assert sum(isinstance(f, BargeIn) for f in facts) == 1
-    heard = [f for f in facts if isinstance(f, BotSaid)]
-    assert heard[-1].text == "All right."
-    assert heard[0].interrupted or len(heard) == 1
+    greeting, answer = (f for f in facts if isinstance(f, BotSaid))
+    assert greeting.interrupted and greeting.heard in ("A very", "A very long")  # 35 characters in 4 s
+    assert answer.heard == "All right."
 
 
 def test_stopping_at_once_and_before_starting() -> None:
