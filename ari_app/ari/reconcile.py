@@ -42,7 +42,7 @@ class Reconciler:
         known = set(self._known_channels())  # before asking: what is created meanwhile has not vanished
         channels = await client.rest.list_channels()
         bridges = await client.rest.list_bridges()
-        for event in missed(known, channels, client.app):
+        for event in missed(sorted(known), channels, client.app):
             client.dispatch(event)
         with self._instance.dead() as dead_tags:
             # After asking: a call that began since has nothing in the lists.
