@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -256,10 +258,11 @@ async def _demo(arguments: argparse.Namespace) -> int:
     return EXIT_FAILED if report.problems else EXIT_OK
 
 
-def _stop_at_end_of_input(stop: asyncio.Event) -> None:
-    if not os.read(sys.stdin.fileno(), 4096):
-        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-        stop.set()
+def _await_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    with contextlib.suppress(RuntimeError):  # the loop is closed: we are ending anyway
+        loop.call_soon_threadsafe(stop.set)
 
 
 async def _offline(arguments: argparse.Namespace) -> int:
@@ -271,7 +274,8 @@ async def _offline(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     if arguments.exit_with_stdin:
-        loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_input, stop)
+        # A thread, because not every kind of standard input can be polled.
+        threading.Thread(target=_await_end_of_input, args=(loop, stop), daemon=True).start()
     print(server.describe(), flush=True)
     async with server.running(arguments.host, arguments.port) as url:
         print(f"listening on {url}", flush=True)
