@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _NAME = re.compile(rf"[0-9a-f]{{{TAG_LENGTH}}}\.lock")
 LONGEST_URL_BYTES = 4096
+PATIENCE_S = 1.0
+"""A process that sweeps after a dead one holds its file for some milliseconds."""
 
 
 class Instance:
@@ -46,7 +49,7 @@ class Instance:
     def __enter__(self) -> Instance:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = _lock(self._path)
+            self._file = self._lock_own()
         except OSError as error:
             raise SetupError(f"cannot keep a file in {self._folder}: {error.strerror}") from error
         if self._file is None:
@@ -58,6 +61,12 @@ class Instance:
         self._file.write(self._ari_url.encode())
         self._file.flush()
         return self
+
+    def _lock_own(self) -> BinaryIO | None:
+        deadline = time.monotonic() + PATIENCE_S
+        while (file := _lock(self._path)) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return file
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -86,9 +95,11 @@ class Instance:
                     continue
                 if file is None:
                     continue
-                locks.enter_context(file)
                 if file.read(LONGEST_URL_BYTES).decode(errors="replace") == self._ari_url:
+                    locks.enter_context(file)
                     found[path.stem] = path
+                else:
+                    file.close()
             yield set(found)
             for path in found.values():
                 path.unlink(missing_ok=True)

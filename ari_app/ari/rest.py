@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -112,7 +113,7 @@ class AriRest:
         Raises:
             AriNotFound: Asterisk has no such endpoint, or it is not reachable.
         """
-        attempted = f"dial {endpoint}"
+        attempted = f"dial {_without_number(endpoint)}"
         try:
             await self._call(
                 attempted,
@@ -281,6 +282,11 @@ class AriRest:
             return await request(**arguments)
         except AriError as error:
             raise type(error)(attempted, error.status, error.message) from error.__cause__
+
+
+def _without_number(endpoint: str) -> str:
+    """Dialled numbers do not belong into errors and logs: all but the last three digits are hidden."""
+    return re.sub(r"\d(?=\d{3})", "*", endpoint)
 
 
 def _object(reply: Any) -> Mapping[str, Any]:

@@ -285,7 +285,11 @@ async def test_errors_say_what_was_attempted(asterisk: FakeAsterisk, events: lis
         stale = '{"message":"Channel with given unique ID already exists"}'
         asterisk.script("POST", "/channels", status=409, body=stale)
         cases: list[tuple[Awaitable[object], type[AriError], str]] = [
-            (rest.originate("c1", "PJSIP/2@gone", timeout_s=5), AriNotFound, "could not dial PJSIP/2@gone"),
+            (
+                rest.originate("c1", "PJSIP/+15551234567@gone", timeout_s=5),
+                AriNotFound,
+                "could not dial PJSIP/+********567@gone (HTTP 409): ",
+            ),
             (rest.originate("c2", "PJSIP/1@nowhere", timeout_s=5), AriNotFound, "check DIAL_ENDPOINT"),
             (rest.answer("none"), AriNotFound, "could not answer channel none (HTTP 404): Channel not found"),
             (rest.answer("1700000000.1"), AriConflict, "Channel not in Stasis application"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,17 @@ def test_the_dead_of_this_asterisk_are_found_and_then_forgotten(tmp_path: Path) 
     end(alive, kill=False)
     left = {path.name for path in (tmp_path / "instances").iterdir()}
     assert left == {"notes.txt", "c" * 8 + ".lock"}
+
+
+def test_a_sweep_does_not_keep_the_swept_from_starting(tmp_path: Path) -> None:
+    end(holder(tmp_path, OTHER), kill=True)
+    with Instance(tmp_path, OURS, URL, "bot") as instance, ThreadPoolExecutor(1) as thread:
+        with instance.dead() as dead:
+            assert dead == {OTHER}
+            started = thread.submit(Instance(tmp_path, OTHER, URL, "bot2").__enter__)
+            time.sleep(0.1)
+            assert not started.done()
+        started.result(timeout=20).__exit__(None, None, None)
 
 
 def test_an_unusable_folder_is_a_sentence(tmp_path: Path) -> None:
