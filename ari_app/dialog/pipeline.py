@@ -119,8 +119,10 @@ class Pipeline:
         self._failures = 0
         self._misunderstood = 0
         self._apology_over = asyncio.Event()
-        self._deaf = False
-        """Giving up or closed: the caller's audio changes nothing any more."""
+        self._unheard = ""
+        """The rest of an answer that the caller spoke over; said after all when that was only noise."""
+        self._deaf = True
+        """Not begun, giving up or closed: the caller's audio changes nothing."""
 
     # --- Brain ---------------------------------------------------------------------------------------
 
@@ -128,6 +130,7 @@ class Pipeline:
         self._loop = asyncio.get_running_loop()
         self._playout = playout
         self._report = report
+        self._deaf = False
         if self._settings.greeting:
             self._begin(_Turn(0, None))
 
@@ -163,7 +166,6 @@ class Pipeline:
 
     def _caller_started(self, event: TurnStarted) -> None:
         self._report(CallerSpeechStarted(event.at, event.onset_at))
-        self._cancel_hold()
         spoken_over = self._playout.speaking or (self._response is not None and self._response.being_heard)
         if self._playout.speaking:
             self._playout.clear()
@@ -188,10 +190,12 @@ class Pipeline:
         try:
             if turn.ended:
                 await self._listen(turn, turn.ended, earlier)
-                if self._history.unanswered and self._may_speak(turn):
+                if self._may_speak(turn) and self._history.unanswered:
                     await self._answer(turn, self._thoughts(turn))
+                elif self._may_speak(turn) and self._unheard:
+                    await self._answer(turn, _pieces(self._unheard))
             else:
-                await self._answer(turn, self._greeting())
+                await self._answer(turn, _pieces(self._settings.greeting or ""))
         except EngineError as error:
             await self._failed(turn, error)
         except Exception:
@@ -223,6 +227,7 @@ class Pipeline:
         reason = rejection(transcript.text, ended.speech_ms, bytes_to_ms(len(ended.pcm)))
         if reason is None:
             self._misunderstood = 0
+            self._unheard = ""
             text = " ".join(transcript.text.split())
             self._history.add_user(text)
             self._report(CallerSaid(turn.number, text, transcript.language, ended.pcm))
@@ -233,16 +238,12 @@ class Pipeline:
 
     def _not_understood(self, turn: _Turn) -> None:
         self._misunderstood += 1
-        if self._misunderstood >= MISUNDERSTOOD_BEFORE_REPROMPT and not self._history.unanswered:
+        waiting = not (self._history.unanswered or self._unheard)
+        if self._misunderstood >= MISUNDERSTOOD_BEFORE_REPROMPT and waiting:
             self._misunderstood = 0
             self._play_local(turn, "reprompt", self._settings.apology_pcm)
 
     # --- answering -----------------------------------------------------------------------------------
-
-    async def _greeting(self) -> AsyncGenerator[str, None]:
-        splitter = SentenceSplitter()
-        for piece in splitter.push(self._settings.greeting or "") + splitter.finish():
-            yield piece
 
     async def _thoughts(self, turn: _Turn) -> AsyncGenerator[str, None]:
         """The chat model's answer in speakable pieces."""
@@ -264,6 +265,7 @@ class Pipeline:
     async def _answer(self, turn: _Turn, pieces: AsyncGenerator[str, None]) -> None:
         """Speak `pieces` and wait until they are heard; interrupted by cancelling, after `_conclude`."""
         self._answering = asyncio.current_task()
+        self._unheard = ""
         response = Response(
             turn.number,
             self._tts,
@@ -284,7 +286,10 @@ class Pipeline:
     def _conclude(self) -> None:
         """The current response is over, by its end or by force: keep what was heard."""
         response, self._response = self._response, None
-        said = response.outcome() if response else None
+        if response is None:
+            return
+        said = response.outcome()
+        self._unheard = response.text.removeprefix(said.heard if said else "")
         if said:
             self._history.add_assistant(said.heard, interrupted=said.interrupted)
             self._report(said)
@@ -333,3 +338,9 @@ class Pipeline:
         timed = turn.take_timed()
         if timed:
             self._report(timed)
+
+
+async def _pieces(text: str) -> AsyncGenerator[str, None]:
+    splitter = SentenceSplitter()
+    for piece in splitter.push(text) + splitter.finish():
+        yield piece

@@ -121,6 +121,11 @@ class Response:
         """True from its first frame to its last, also where playout waits for synthesis."""
         return self._begun and not self._all_heard.is_set()
 
+    @property
+    def text(self) -> str:
+        """All text that was generated so far."""
+        return " ".join(self._generated)
+
     def outcome(self) -> BotSaid | None:
         """What became of it, were it to end now; None when the caller heard no whole word of it."""
         heard: list[str] = []
@@ -136,8 +141,8 @@ class Response:
         heard_text = " ".join(filter(None, heard))
         if not heard_text:
             return None
-        text = " ".join(self._generated)
-        return BotSaid(self.turn, text, heard_text, interrupted=heard_text != text, pcm=bytes(pcm))
+        interrupted = heard_text != self.text
+        return BotSaid(self.turn, self.text, heard_text, interrupted=interrupted, pcm=bytes(pcm))
 
     async def _noted(self, pieces: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
         async with aclosing(pieces):

@@ -204,7 +204,7 @@ async def test_tts_gives_whole_samples_of_odd_pieces(server: FakeOpenAI, piece_b
 
 
 async def test_tts_gives_the_first_chunk_while_the_rest_is_made(server: FakeOpenAI) -> None:
-    server.tts.append(speech(TONE, 400, hang=True))
+    server.tts.append(speech(TONE[:400], hang=True))
     stage = OpenAiTextToSpeech(settings(server), voice="alloy")
     chunks = stage.speak("Hello there.")
     async with asyncio.timeout(5):
