@@ -24,9 +24,22 @@ ALLOWED: dict[str, set[str]] = {
     "offline": {"errors", "audio"},
     "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},
     "call": {"errors", "logs", "ari", "rtp", "audio", "dialog", "record"},
-    "app": {"errors", "logs", "config", "ari", "rtp", "audio", "dialog", "openai_api", "record", "call"},
-    "demo": {"errors", "logs", "config", "audio", "app", "dialog.ports", "record"},
-    "cli": {"errors", "logs", "config", "app", "demo", "offline", "__init__"},
+    "backend": {"errors"},
+    "app": {
+        "errors",
+        "logs",
+        "config",
+        "ari",
+        "rtp",
+        "audio",
+        "dialog",
+        "openai_api",
+        "record",
+        "call",
+        "backend",
+    },
+    "demo": {"errors", "config", "audio"},
+    "cli": {"errors", "logs", "config", "app", "call", "ari.outcome", "dialog.ports", "demo", "offline"},
     "__main__": {"cli"},
     "__init__": {"bridge"},
 }
@@ -34,11 +47,12 @@ ALLOWED: dict[str, set[str]] = {
 CORES = [
     "config.py",
     "errors.py",
-    *(f"audio/{name}.py" for name in ("format", "codec", "resample", "vad")),
-    *(f"rtp/{name}.py" for name in ("packet", "serial", "jitter", "pacer")),
-    *(f"ari/{name}.py" for name in ("events", "callflow")),
+    *(f"audio/{name}.py" for name in ("format", "codec", "resample", "tones", "vad")),
+    *(f"rtp/{name}.py" for name in ("packet", "serial", "jitter", "receive", "pacer")),
+    *(f"ari/{name}.py" for name in ("ids", "events", "facts", "callflow", "outcome", "leftovers")),
     *(f"dialog/{name}.py" for name in ("ports", "turns", "sentences", "history", "gate")),
     "offline/answerer.py",
+    "offline/language.py",
 ]
 
 IMPURE = {
