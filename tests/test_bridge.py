@@ -134,7 +134,7 @@ def test_speaking_over_the_bot_stops_it() -> None:
         bridge.stop()
     assert sum(isinstance(f, BargeIn) for f in facts) == 1
     greeting, answer = (f for f in facts if isinstance(f, BotSaid))
-    assert greeting.interrupted and greeting.heard in ("A very", "A very long")  # 35 characters in 4 s
+    assert greeting.interrupted and greeting.heard.startswith("A very")  # 35 characters in 4 s
     assert answer.heard == "All right."
 
 

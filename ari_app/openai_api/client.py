@@ -44,6 +44,7 @@ class StageClient:
         self.stage = stage
         self.model = settings.model
         self._base_url = settings.base_url
+        self._api_key = settings.api_key
         timeout = httpx2.Timeout(settings.read_timeout_s, connect=CONNECT_S, pool=CONNECT_S)
         limits = httpx2.Limits(
             max_connections=1000, max_keepalive_connections=100, keepalive_expiry=KEEPALIVE_S
@@ -84,10 +85,10 @@ class StageClient:
             raise self._rejected(error) from None
         except (openai.APIConnectionError, httpx2.TransportError) as error:
             raise EngineUnreachable(
-                self.stage, f"no connection to {self._base_url}: {_cause(error)}"
+                self.stage, f"no connection to {self._base_url}: {self._words(_cause(error))}"
             ) from None
         except openai.APIError as error:  # an error event in the middle of a stream
-            raise EngineError(self.stage, f"the server broke off: {_words(error.message)}") from None
+            raise EngineError(self.stage, f"the server broke off: {self._words(error.message)}") from None
         except (openai.OpenAIError, ValueError) as error:  # an answer that is not what the API promises
             raise EngineError(self.stage, f"unusable answer: {type(error).__name__}") from None
 
@@ -107,23 +108,23 @@ class StageClient:
         elif status >= 500:
             text = f"the server failed (HTTP {status})"
         else:
-            text = f"the request was refused (HTTP {status}): {_server_words(error)}"
+            text = f"the request was refused (HTTP {status}): {self._server_words(error)}"
         return EngineRejected(self.stage, text, permanent=exhausted or status in PERMANENT_STATUSES)
 
+    def _server_words(self, error: openai.APIStatusError) -> str:
+        body = error.body
+        message = body.get("message") if isinstance(body, dict) else None
+        return self._words(message if isinstance(message, str) else "no reason given")
 
-def _server_words(error: openai.APIStatusError) -> str:
-    body = error.body
-    message = body.get("message") if isinstance(body, dict) else None
-    return _words(message if isinstance(message, str) else "no reason given")
-
-
-def _words(text: str) -> str:
-    """A server's words on one line of bounded length."""
-    return " ".join(text.split())[:MAX_SERVER_WORDS]
+    def _words(self, text: str) -> str:
+        """A server's words on one line of bounded length; some servers quote the key."""
+        if self._api_key:
+            text = text.replace(self._api_key, "***")
+        return " ".join(text.split())[:MAX_SERVER_WORDS]
 
 
 def _cause(error: BaseException) -> str:
     """The innermost reason, which says more than "Connection error."."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
-    return _words(str(error)) or type(error).__name__
+    return str(error) or type(error).__name__

@@ -36,24 +36,26 @@ def settings(server: FakeOpenAI, read_timeout_s: float = 5.0) -> StageSettings:
     return StageSettings(server.url, "some-model", KEY, read_timeout_s)
 
 
-async def transcribe(server: FakeOpenAI) -> Transcript:
-    stage = OpenAiSpeechToText(settings(server, 0.2))
+async def transcribe(server: FakeOpenAI, read_timeout_s: float = 5.0) -> Transcript:
+    stage = OpenAiSpeechToText(settings(server, read_timeout_s))
     try:
         return await stage.transcribe(TONE, 8000)
     finally:
         await stage.close()
 
 
-async def ask(server: FakeOpenAI) -> str:
-    stage = OpenAiChat(settings(server, 0.2))
+async def ask(server: FakeOpenAI, read_timeout_s: float = 5.0) -> str:
+    stage = OpenAiChat(settings(server, read_timeout_s))
     try:
         return "".join([delta async for delta in stage.reply(ASKED)])
     finally:
         await stage.close()
 
 
-async def speak(server: FakeOpenAI, rate_hz: int = 24_000) -> tuple[bytes, set[int]]:
-    stage = OpenAiTextToSpeech(settings(server, 0.2), voice="alloy", rate_hz=rate_hz)
+async def speak(
+    server: FakeOpenAI, read_timeout_s: float = 5.0, rate_hz: int = 24_000
+) -> tuple[bytes, set[int]]:
+    stage = OpenAiTextToSpeech(settings(server, read_timeout_s), voice="alloy", rate_hz=rate_hz)
     try:
         chunks = [chunk async for chunk in stage.speak("Hello there.")]
         assert all(len(chunk.pcm) % 2 == 0 and chunk.pcm for chunk in chunks)
@@ -257,7 +259,8 @@ def test_the_body_is_the_same_however_it_is_cut(pcm: bytes, cuts: list[int], wav
 
 # --- what all three share ----------------------------------------------------------------------------
 
-STAGES: list[tuple[str, Callable[[FakeOpenAI], Awaitable[object]]]] = [
+Use = Callable[..., Awaitable[object]]
+STAGES: list[tuple[str, Use]] = [
     ("stt", transcribe),
     ("chat", ask),
     ("tts", speak),
@@ -278,6 +281,7 @@ STAGES: list[tuple[str, Callable[[FakeOpenAI], Awaitable[object]]]] = [
         ),
         (error(429, "no money", "insufficient_quota"), True, "no credit left"),
         (error(400, "bad voice"), False, "refused (HTTP 400): bad voice"),
+        (error(400, f"key\n{KEY} sent"), False, "refused (HTTP 400): key *** sent"),
         (error(500, "oops"), False, "the server failed (HTTP 500)"),
         (Reply([b"<html>Bad gateway</html>"], 502, "text/html"), False, "the server failed (HTTP 502)"),
     ],
@@ -285,7 +289,7 @@ STAGES: list[tuple[str, Callable[[FakeOpenAI], Awaitable[object]]]] = [
 async def test_an_error_status_is_told_once_in_our_words(
     server: FakeOpenAI,
     script: str,
-    use: Callable[[FakeOpenAI], Awaitable[object]],
+    use: Use,
     reply: Reply,
     permanent: bool,
     words: str,
@@ -300,9 +304,7 @@ async def test_an_error_status_is_told_once_in_our_words(
 
 
 @pytest.mark.parametrize(("script", "use"), STAGES)
-async def test_silence_and_a_stall_are_timeouts(
-    server: FakeOpenAI, script: str, use: Callable[[FakeOpenAI], Awaitable[object]]
-) -> None:
+async def test_silence_and_a_stall_are_timeouts(server: FakeOpenAI, script: str, use: Use) -> None:
     stalled = {
         "stt": Reply([b'{"text"'], hang=True),
         "chat": chat("Hel", done=False, hang=True),
@@ -311,13 +313,11 @@ async def test_silence_and_a_stall_are_timeouts(
     getattr(server, script).extend([Reply().delayed(30), stalled[script]])
     for _ in range(2):
         with pytest.raises(EngineTimeout, match="did not answer in time"):
-            await use(server)
+            await use(server, read_timeout_s=0.2)
 
 
 @pytest.mark.parametrize(("script", "use"), STAGES)
-async def test_a_broken_connection(
-    server: FakeOpenAI, script: str, use: Callable[[FakeOpenAI], Awaitable[object]]
-) -> None:
+async def test_a_broken_connection(server: FakeOpenAI, script: str, use: Use) -> None:
     broken = {
         "stt": Reply([b'{"text"'], reset=True),
         "chat": chat("Hel", done=False, reset=True),
