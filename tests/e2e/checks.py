@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from ari_app.demo.asterisk import PrivateAsterisk
 from ari_app.demo.measure import Footprint, footprint
 
@@ -40,6 +42,17 @@ async def settled(asterisk: PrivateAsterisk, application_pid: int, *, within_s: 
         if (now.channels, now.bridges) == (0, 0) or loop.time() > deadline:
             return now
         await asyncio.sleep(0.1)
+
+
+async def create_bridge(asterisk: PrivateAsterisk, bridge_id: str) -> None:
+    """A bridge of somebody else's."""
+    headers = {"Authorization": aiohttp.encode_basic_auth(asterisk.ari_user, asterisk.ari_password)}
+    url = f"{asterisk.ari_url}/ari/bridges"
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(url, params={"bridgeId": bridge_id}) as answer,
+    ):
+        assert answer.status == 200
 
 
 async def until(condition: Any, *, within_s: float = 10) -> None:

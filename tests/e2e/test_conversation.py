@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import tempfile
 import wave
 from pathlib import Path
 
 import numpy as np
 
 from ari_app.demo import script
+from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import PrivateAsterisk
+from ari_app.demo.asterisk_prefix import Prefix
+from ari_app.demo.caller import SipCaller
 from ari_app.demo.events import follow, wait_for_recording
 from ari_app.demo.measure import footprint
 from ari_app.demo.voice import utterance
-from tests.e2e.checks import events_of, settled, until, word_error_rate
-from tests.e2e.conftest import Caller, Serve
+from tests.e2e.checks import create_bridge, events_of, settled, until, word_error_rate
+from tests.e2e.conftest import Caller, Serve, settings_for
 
 ANSWER_WORDS = ("ten to two", "sixty", "harbour street", "bye")
 
@@ -136,13 +142,11 @@ async def test_a_killed_application_leaves_what_the_next_start_sweeps(
             stale = await settled(asterisk, ua.pid, within_s=1)
             assert stale.channels >= 2 and stale.bridges == 1
         # An object that is not ours must survive the sweep.
-        await asterisk.rx("channel originate Local/124@from-internal application Wait 30")
-        foreign = (await footprint(asterisk, ua.pid)).channels - stale.channels
-        assert foreign > 0
+        await create_bridge(asterisk, "somebody-elses")
         async with serve(GREETING="Hello.") as second:
             await call.closed(5)
             swept = await footprint(asterisk, second.pid)
-            assert (swept.channels, swept.bridges) == (foreign, 0)
+            assert (swept.channels, swept.bridges) == (0, 1)
             again = await ua.dial(asterisk.bot_extension)
             await again.answered(10)
             assert (await again.listen_until_silence(max_s=10)).sound_s > 0.2
@@ -155,18 +159,47 @@ async def test_a_killed_application_leaves_what_the_next_start_sweeps(
 
 
 async def test_the_server_survives_a_restart_of_asterisk(
-    asterisk: PrivateAsterisk, serve: Serve, caller: Caller
+    asterisk_prefix: Prefix, baresip_prefix: Prefix, backend_url: str, tmp_path: Path
 ) -> None:
-    async with serve(GREETING="Hello, here I am.") as process:
-        async with caller() as ua:
-            call = await ua.dial(asterisk.bot_extension)
-            await call.answered(10)
-            await asterisk.rx("core restart now")
-            await call.closed(10)
-        await until(lambda: process.log().count("registered") >= 2, within_s=20)
-        async with caller() as ua:
-            call = await ua.dial(asterisk.bot_extension)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)  # short: Asterisk's console socket must fit into 107 bytes
+        async with PrivateAsterisk(asterisk_prefix, folder=folder) as first:
+            ports = (first.http_port, first.sip_port)
+            settings = settings_for(first, backend_url, tmp_path / "recordings") | {
+                "GREETING": "Hello, here I am."
+            }
+            process = ServeProcess(settings, directory=tmp_path)
+            await process.__aenter__()
+            try:
+                await _restart_during_a_call(first, asterisk_prefix, baresip_prefix, folder, ports, process)
+            finally:
+                await process.stop()
+    assert "Traceback" not in process.log()
+
+
+async def _restart_during_a_call(
+    first: PrivateAsterisk,
+    prefix: Prefix,
+    phone: Prefix,
+    folder: Path,
+    ports: tuple[int, int],
+    process: ServeProcess,
+) -> None:
+    account = {"user": first.caller_user, "password": first.caller_password, "prefix": phone}
+    server = (first.sip_host, first.sip_port)
+    async with SipCaller(server=server, **account) as ua:  # type: ignore[arg-type]
+        call = await ua.dial(first.bot_extension)
+        await call.answered(10)
+        assert first.pid is not None
+        os.kill(first.pid, signal.SIGKILL)
+        await first.stop()
+    async with PrivateAsterisk(prefix, folder=folder, http_port=ports[0], sip_port=ports[1]) as second:
+        await until(lambda: process.log().count("is registered") >= 2, within_s=20)
+        assert "call ended" in process.log(), "the call of the dead Asterisk lives on"
+        async with SipCaller(server=server, **account) as ua:  # type: ignore[arg-type]
+            call = await ua.dial(second.bot_extension)
             await call.answered(10)
             assert (await call.listen_until_silence(max_s=10)).sound_s > 0.5
             await call.hangup()
-            assert (await settled(asterisk, process.pid)).channels == 0
+            left = await settled(second, process.pid)
+    assert (left.channels, left.bridges, left.udp_sockets) == (0, 0, 0)
