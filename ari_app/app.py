@@ -69,6 +69,7 @@ class App:
         self._client: AriClient
         self._sender = RtpSender()
         self._make_brain: Callable[[], Brain] = Echo
+        self._stages: tuple[OpenAiSpeechToText | OpenAiChat | OpenAiTextToSpeech, ...] = ()
 
     # --- commands
 
@@ -173,12 +174,17 @@ class App:
             for name, stage in config.stages(offline_url).items()
         }
         languages = (config.language,) if config.language else ()
-        stt = OpenAiSpeechToText(stages["stt"], languages=languages)
+        stt = OpenAiSpeechToText(
+            stages["stt"],
+            languages=languages,
+            language_field=config.stt_language_field,
+        )
         chat = OpenAiChat(stages["chat"], max_tokens=config.openai_max_tokens)
         tts = OpenAiTextToSpeech(
             stages["tts"], voice=config.openai_tts_voice, rate_hz=config.openai_tts_rate_hz
         )
-        for stage in (stt, chat, tts):
+        self._stages = (stt, chat, tts)
+        for stage in self._stages:
             stack.push_async_callback(stage.close)
         settings = PipelineSettings(
             system_message=config.system_message,
@@ -230,6 +236,7 @@ class App:
             observers=observers,
         )
         self._calls[call.call_id] = call
+        self._own(asyncio.create_task(self._warm_engines(), name=f"warm-{call.call_id}"))
         if caller_channel_id is not None:
             self._callers[caller_channel_id] = call
         return call
@@ -276,6 +283,12 @@ class App:
         ours = parse_object_id(event.channel_id)
         return self._calls.get(ours.call_id) if ours else self._callers.get(event.channel_id)
 
+    async def _warm_engines(self) -> None:
+        """Open connections while the call is set up, so that the caller's first turn does not pay for them."""
+        for result in await asyncio.gather(*(stage.warm() for stage in self._stages), return_exceptions=True):
+            if isinstance(result, Exception):  # the turn that needs the engine will say so where it matters
+                logger.debug("not warmed: %s", result)
+
     def _on_stranger(self, event: events.StasisStart) -> None:
         """A channel entered our application: a caller, or a late object of a call that is over."""
         channel = event.channel
@@ -321,6 +334,8 @@ async def _render(tts: TextToSpeech, sentence: str) -> bytes:
                 resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
                 pcm += resampler.push(chunk.pcm)
     except (EngineError, TimeoutError) as error:
+        if isinstance(error, EngineError) and error.permanent:
+            raise  # a wrong key or model is for the operator to mend now, not for callers to find out
         logger.warning(
             "“%s” can't be spoken, a tone takes its place: %s", sentence, error or "no answer in time"
         )

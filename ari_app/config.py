@@ -6,13 +6,13 @@ This is the only file that knows model names, because OpenAI retires them on pub
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from ari_app import parsers
 from ari_app.errors import ConfigError
 
 DEFAULT_SYSTEM_MESSAGE = (
@@ -52,82 +52,6 @@ RETIREMENTS: Mapping[str, Retirement] = {
 
 # --- the settings ------------------------------------------------------------------------------------
 
-Parser = Callable[[str], Any]
-"""Turns the text of a setting into its value; raises ValueError saying what it must be."""
-
-
-def _text(value: str) -> str:
-    return value
-
-
-def _number(low: float, high: float, unit: str, *, whole: bool = True) -> Parser:
-    def parse(value: str) -> float:
-        try:
-            number = int(value) if whole else float(value)
-        except ValueError:
-            number = None
-        if number is None or not low <= number <= high:
-            kind = "a whole number" if whole else "a number"
-            raise ValueError(f"must be {kind} from {low:g} to {high:g} ({unit})")
-        return number
-
-    return parse
-
-
-def _switch(value: str) -> bool:
-    word = value.strip().lower()
-    if word in {"1", "true", "yes", "on"}:
-        return True
-    if word in {"", "0", "false", "no", "off"}:
-        return False
-    raise ValueError("must be yes or no")
-
-
-def _one_of(*choices: str) -> Parser:
-    def parse(value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}")
-        return value
-
-    return parse
-
-
-def _url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.password:
-        raise ValueError("must be an http:// or https:// URL without user name and password")
-    return value.rstrip("/")
-
-
-def _optional_url(value: str) -> str:
-    return _url(value) if value else ""
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
-        raise ValueError("must be 1 to 64 letters, digits, '_', '.' or '-'")
-    return value
-
-
-def _port_range(value: str) -> tuple[int, int] | None:
-    if not value:
-        return None
-    match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", value)
-    if not match:
-        raise ValueError("must look like 40000-40999")
-    low, high = int(match[1]), int(match[2])
-    if not 1024 <= low <= high <= 65535:
-        raise ValueError("must be two ports from 1024 to 65535, the lower one first")
-    return low, high
-
-
-def _dial_endpoint(value: str) -> str:
-    if value.count("{number}") != 1 or not re.fullmatch(r"[A-Za-z0-9]+/[^\s,;&|]+", value):
-        raise ValueError(
-            "must be an Asterisk dial string with {number} in it, such as PJSIP/{number}@outbound"
-        )
-    return value
-
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -136,7 +60,7 @@ class Setting:
     env: str
     default: str
     meaning: str
-    parse: Parser = _text
+    parse: parsers.Parser = parsers.text
     flag: str | None = None
     secret: bool = False
 
@@ -148,85 +72,115 @@ class Setting:
     @property
     def switch(self) -> bool:
         """True for a yes-or-no setting, whose flag takes no value."""
-        return self.parse is _switch
+        return self.parse is parsers.switch
 
 
 SETTINGS: tuple[Setting, ...] = (
     # Asterisk
-    Setting("ARI_URL", "http://127.0.0.1:8088", "Where Asterisk's HTTP server is reached", _url, "--ari-url"),
-    Setting("ARI_USERNAME", "ari_app", "ARI user (a section of ari.conf)", _name, "--ari-username"),
+    Setting(
+        "ARI_URL",
+        "http://127.0.0.1:8088",
+        "Where Asterisk's HTTP server is reached",
+        parsers.url,
+        "--ari-url",
+    ),
+    Setting("ARI_USERNAME", "ari_app", "ARI user (a section of ari.conf)", parsers.name, "--ari-username"),
     Setting("ARI_PASSWORD", "", "Password of that user", secret=True),
     Setting(
-        "ARI_APP", "ari_app", "Stasis application name of the server, as in Stasis(ari_app)", _name, "--app"
+        "ARI_APP",
+        "ari_app",
+        "Stasis application name of the server, as in Stasis(ari_app)",
+        parsers.name,
+        "--app",
     ),
     # Audio between Asterisk and the application
-    Setting("RTP_HOST", "127.0.0.1", "Our address for RTP, as Asterisk reaches it", _text, "--rtp-host"),
-    Setting("RTP_PORTS", "", "Our UDP ports for RTP, e.g. 40000-40999; empty: any free port", _port_range),
-    Setting("MAX_CALLS", "20", "Calls at the same time; more are refused", _number(1, 1000, "calls")),
+    Setting(
+        "RTP_HOST", "127.0.0.1", "Our address for RTP, as Asterisk reaches it", parsers.text, "--rtp-host"
+    ),
+    Setting(
+        "RTP_PORTS", "", "Our UDP ports for RTP, e.g. 40000-40999; empty: any free port", parsers.port_range
+    ),
+    Setting("MAX_CALLS", "20", "Calls at the same time; more are refused", parsers.number(1, 1000, "calls")),
     # Outbound calls
     Setting(
         "DIAL_ENDPOINT",
         "PJSIP/{number}@outbound",
         "Dial string for outbound calls",
-        _dial_endpoint,
+        parsers.dial_endpoint,
         "--endpoint",
     ),
     Setting(
-        "CALLER_ID", "", 'Caller id of outbound calls, e.g. "Office" <+15551234567>', _text, "--caller-id"
+        "CALLER_ID",
+        "",
+        'Caller id of outbound calls, e.g. "Office" <+15551234567>',
+        parsers.text,
+        "--caller-id",
     ),
     Setting(
         "RING_TIMEOUT",
         "45",
         "Give up ringing after this many seconds",
-        _number(1, 300, "s"),
+        parsers.number(1, 300, "s"),
         "--ring-timeout",
     ),
     Setting(
         "MAX_CALL_SECONDS",
         "3600",
         "End any call after this many seconds",
-        _number(10, 86400, "s"),
+        parsers.number(10, 86400, "s"),
         "--max-call-seconds",
     ),
     # Conversation
-    Setting("MODE", "pipeline", "Brain of the call: pipeline or echo", _one_of("pipeline", "echo"), "--mode"),
+    Setting(
+        "MODE",
+        "pipeline",
+        "Brain of the call: pipeline or echo",
+        parsers.one_of("pipeline", "echo"),
+        "--mode",
+    ),
     Setting(
         "SYSTEM_MESSAGE",
         DEFAULT_SYSTEM_MESSAGE,
         "What the assistant is and knows",
-        _text,
+        parsers.text,
         "--system-message",
     ),
     Setting(
-        "GREETING", "", "First sentence the bot says; empty: it waits for the caller", _text, "--greeting"
+        "GREETING",
+        "",
+        "First sentence the bot says; empty: it waits for the caller",
+        parsers.text,
+        "--greeting",
     ),
     Setting(
         "SILENCE_DURATION_MS",
         "1000",
         "Caller silence that ends a turn, in ms",
-        _number(200, 5000, "ms"),
+        parsers.number(200, 5000, "ms"),
         "--silence-duration",
     ),
     Setting(
         "VAD_THRESHOLD_DBFS",
         "-40",
         "Level above which sound counts as speech, in dBFS",
-        _number(-70, -10, "dBFS", whole=False),
+        parsers.number(-70, -10, "dBFS", whole=False),
         "--vad-threshold-dbfs",
     ),
-    Setting("LANGUAGE", "", "Language of the callers (ISO code); empty: detected", _text, "--language"),
+    Setting(
+        "LANGUAGE", "", "Language of the callers (ISO code); empty: detected", parsers.text, "--language"
+    ),
     Setting(
         "APOLOGY",
         "I am sorry, I am having trouble right now. Please say that again.",
         "Sentence played when an engine fails, rendered when the application starts",
-        _text,
+        parsers.text,
         "--apology",
     ),
     Setting(
         "HOLD",
         "One moment, please.",
         "Sentence played when an answer takes long; empty: silence",
-        _text,
+        parsers.text,
         "--hold",
     ),
     # Engines
@@ -237,30 +191,36 @@ SETTINGS: tuple[Setting, ...] = (
         "OPENAI_BASE_URL",
         "",
         "Any OpenAI-compatible server; empty: OpenAI with a key, else the embedded offline backend",
-        _optional_url,
+        parsers.optional_url,
         "--base-url",
     ),
-    Setting("OPENAI_STT_BASE_URL", "", "Other server for speech-to-text", _optional_url),
+    Setting("OPENAI_STT_BASE_URL", "", "Other server for speech-to-text", parsers.optional_url),
     Setting("OPENAI_STT_API_KEY", "", "Other key for speech-to-text", secret=True),
-    Setting("OPENAI_STT_MODEL", "gpt-transcribe", "Speech-to-text model", _text, "--stt-model"),
-    Setting("OPENAI_CHAT_BASE_URL", "", "Other server for chat", _optional_url),
+    Setting("OPENAI_STT_MODEL", "gpt-transcribe", "Speech-to-text model", parsers.text, "--stt-model"),
+    Setting("OPENAI_CHAT_BASE_URL", "", "Other server for chat", parsers.optional_url),
     Setting("OPENAI_CHAT_API_KEY", "", "Other key for chat", secret=True),
-    Setting("OPENAI_MODEL", "gpt-6-luna", "Chat model", _text, "--model"),
-    Setting("OPENAI_MAX_TOKENS", "500", "Longest answer, in tokens", _number(16, 4096, "tokens")),
-    Setting("OPENAI_TTS_BASE_URL", "", "Other server for text-to-speech", _optional_url),
+    Setting("OPENAI_MODEL", "gpt-6-luna", "Chat model", parsers.text, "--model"),
+    Setting("OPENAI_MAX_TOKENS", "500", "Longest answer, in tokens", parsers.number(16, 4096, "tokens")),
+    Setting("OPENAI_TTS_BASE_URL", "", "Other server for text-to-speech", parsers.optional_url),
     Setting("OPENAI_TTS_API_KEY", "", "Other key for text-to-speech", secret=True),
-    Setting("OPENAI_TTS_MODEL", "gpt-4o-mini-tts", "Text-to-speech model", _text, "--tts-model"),
-    Setting("OPENAI_TTS_VOICE", "alloy", "Voice of the bot", _text, "--voice"),
+    Setting("OPENAI_TTS_MODEL", "gpt-4o-mini-tts", "Text-to-speech model", parsers.text, "--tts-model"),
+    Setting("OPENAI_TTS_VOICE", "alloy", "Voice of the bot", parsers.text, "--voice"),
     Setting(
         "OPENAI_TTS_RATE_HZ",
         "24000",
         "Sample rate of raw PCM from the text-to-speech server when its answer does not say",
-        _number(8000, 48000, "Hz"),
+        parsers.number(8000, 48000, "Hz"),
     ),
     # What a call leaves behind
-    Setting("SAVE_RECORDINGS", "no", "Keep audio and transcripts of each call", _switch, "--save-recordings"),
-    Setting("RECORDINGS_DIR", "recordings", "Where they go", _text, "--recordings-dir"),
-    Setting("DEBUG", "no", "Verbose log; shows numbers and words", _switch, "--debug"),
+    Setting(
+        "SAVE_RECORDINGS",
+        "no",
+        "Keep audio and transcripts of each call",
+        parsers.switch,
+        "--save-recordings",
+    ),
+    Setting("RECORDINGS_DIR", "recordings", "Where they go", parsers.text, "--recordings-dir"),
+    Setting("DEBUG", "no", "Verbose log; shows numbers and words", parsers.switch, "--debug"),
 )
 
 
@@ -333,6 +293,12 @@ class Config:
             url = own_url or self.openai_base_url or (OPENAI_URL if key else offline_url)
             stages[name] = Stage(url, key, model)
         return stages
+
+    @property
+    def stt_language_field(self) -> Literal["language", "languages"]:
+        """OpenAI's current speech-to-text models take a list; older ones and other servers take one language."""
+        at_openai = self.stages("")["stt"].base_url == OPENAI_URL
+        return "languages" if at_openai and self.openai_stt_model not in RETIREMENTS else "language"
 
     def warnings(self) -> list[str]:
         """Sentences about settings that work today and will not for long."""

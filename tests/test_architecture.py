@@ -15,7 +15,8 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "logs": set(),
     "audio": set(),
-    "config": {"errors"},
+    "parsers": set(),
+    "config": {"errors", "parsers"},
     "ari": {"errors"},
     "rtp": {"errors", "audio", "dialog.ports"},
     "dialog": {"errors", "audio"},
@@ -46,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
 
 CORES = [
     "config.py",
+    "parsers.py",
     "errors.py",
     *(f"audio/{name}.py" for name in ("format", "codec", "resample", "tones", "vad")),
     *(f"rtp/{name}.py" for name in ("packet", "serial", "jitter", "receive", "pacer")),
@@ -117,13 +119,13 @@ def code_lines(node: ast.AST, source: list[str]) -> int:
 def test_sizes_stay_readable(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     source = text.splitlines()
-    assert len(source) <= 450, f"{path.name} has {len(source)} lines"
+    assert len(source) <= 420, f"{path.name} has {len(source)} lines"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert code_lines(node, source) <= 50, f"{path.name}: {node.name} is too long"
         elif isinstance(node, ast.ClassDef):
             methods = [n for n in node.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-            assert len(methods) <= 26, f"{path.name}: {node.name} has {len(methods)} methods"
+            assert len(methods) <= 24, f"{path.name}: {node.name} has {len(methods)} methods"
             assert code_lines(node, source) <= 300, f"{path.name}: {node.name} is too long"
 
 

@@ -115,6 +115,13 @@ def test_retiring_models_are_accepted_with_a_warning_that_names_date_and_success
         assert model not in RETIREMENTS
 
 
+def test_the_language_is_sent_in_the_form_that_the_engine_takes() -> None:
+    assert config(OPENAI_API_KEY="k").stt_language_field == "languages"
+    assert config(OPENAI_API_KEY="k", OPENAI_STT_MODEL="whisper-1").stt_language_field == "language"
+    assert config(OPENAI_BASE_URL="http://gpu/v1").stt_language_field == "language"
+    assert config().stt_language_field == "language"
+
+
 def test_secrets_are_not_in_repr_nor_in_messages() -> None:
     secret = "s3cr3t-value"
     loaded = config(OPENAI_API_KEY=secret, ARI_PASSWORD=secret, OPENAI_STT_API_KEY=secret)
