@@ -125,7 +125,7 @@ def test_sizes_stay_readable(path: Path) -> None:
             assert code_lines(node, source) <= 50, f"{path.name}: {node.name} is too long"
         elif isinstance(node, ast.ClassDef):
             methods = [n for n in node.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-            assert len(methods) <= 24, f"{path.name}: {node.name} has {len(methods)} methods"
+            assert len(methods) <= 26, f"{path.name}: {node.name} has {len(methods)} methods"
             assert code_lines(node, source) <= 300, f"{path.name}: {node.name} is too long"
 
 
