@@ -25,8 +25,9 @@ class TurnSettings:
 
     silence_duration_ms: int = 1000
     """Silence that ends a turn."""
-    min_speech_ms: int = 200
-    """Speech that makes a turn; with the frame in flight it leaves a barge-in well inside 300 ms."""
+    min_speech_ms: int = 140
+    """Voiced time that makes a turn. Pauses in "Stop, please" or "Excuse me" don't count, so the wait for it is
+    often longer: with 200 ms a barge-in could take half a second to be believed."""
     max_onset_gap_ms: int = 200
     """Longest silence inside the first `min_speech_ms`: longer than a plosive, shorter than two coughs."""
     pre_roll_ms: int = 300
