@@ -50,7 +50,7 @@ CORES = [
     "parsers.py",
     "errors.py",
     *(f"audio/{name}.py" for name in ("format", "codec", "resample", "tones", "vad")),
-    *(f"rtp/{name}.py" for name in ("packet", "serial", "jitter", "receive", "pacer")),
+    *(f"rtp/{name}.py" for name in ("packet", "serial", "jitter", "conceal", "receive", "pacer")),
     *(f"ari/{name}.py" for name in ("ids", "events", "facts", "callflow", "outcome", "leftovers")),
     *(f"dialog/{name}.py" for name in ("ports", "turns", "sentences", "history", "gate")),
     "offline/answerer.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import random
 import secrets
@@ -36,7 +37,7 @@ class RtpEndpoint(asyncio.DatagramProtocol):
     Args:
         sender: the process's one.
         host, ports: where to bind; any free port if `ports` is None.
-        decode, encode: between RTP payload and PCM16 at 8 kHz.
+        decode, encode: between RTP payload and PCM16 at 8 kHz; `decode` accepts any bytes.
         on_frame: gets each 20 ms frame of the far end, silence included.
         on_sent: gets each frame as it left.
         on_mark: gets what happened in playout.
@@ -63,13 +64,15 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         self._on_frame = on_frame
         self._on_sent = on_sent
         self._on_mark = on_mark
+        self._socket: socket.socket | None = None
         self._transport: asyncio.DatagramTransport | None = None
+        """Owns the socket."""
         self._receive: ReceiveStream | None = None
         self._remote: tuple[str, int] | None = None
         self._sequence_number = secrets.randbelow(2**16)
         self._timestamp = secrets.randbelow(2**32)
         self._ssrc = secrets.randbelow(2**32)
-        self._sent = self._sent_late = 0
+        self._sent = self._sent_late = self._sent_skipped = self._unsent = 0
         self._complained = False
 
     async def open(self) -> None:
@@ -78,12 +81,12 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         Raises:
             MediaError: no port is free, or the address is not ours.
         """
-        bound = bind(self._host, self._ports)
+        self._socket = bind(self._host, self._ports)
         loop = asyncio.get_running_loop()
         try:
-            self._transport, _ = await loop.create_datagram_endpoint(lambda: self, sock=bound)
+            self._transport, _ = await loop.create_datagram_endpoint(lambda: self, sock=self._socket)
         except BaseException:
-            bound.close()
+            self._socket.close()
             raise
 
     @property
@@ -94,12 +97,24 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         return host, port
 
     def connect(self, host: str, port: int) -> None:
-        """From now on send to Asterisk's address, a frame every 20 ms, and hear it alone."""
+        """From now on send to Asterisk's address, a frame every 20 ms, and hear it alone.
+
+        Raises:
+            MediaError: `host` is not an IP address.
+        """
         if self._transport is None or self._transport.is_closing():
             return
-        self._remote = (host, port)
-        self._receive = ReceiveStream(self._decode, started_at=asyncio.get_running_loop().time())
-        self._receive.lock(self._remote)
+        try:
+            # In the form in which the socket names the sources of what it receives.
+            self._remote = (str(ipaddress.ip_address(host)), port)
+        except ValueError:
+            raise MediaError(f"Asterisk's RTP address “{host}” is not an IP address") from None
+        self._receive = ReceiveStream(
+            self._decode,
+            payload_type=PAYLOAD_TYPE_SLIN,
+            peer=self._remote,
+            started_at=asyncio.get_running_loop().time(),
+        )
         self._sender.add(self)
 
     def close(self) -> None:
@@ -112,7 +127,13 @@ class RtpEndpoint(asyncio.DatagramProtocol):
     def counters(self) -> RtpCounters:
         """So far."""
         received = self._receive.counters if self._receive is not None else RtpCounters()
-        return replace(received, sent=self._sent, sent_late=self._sent_late)
+        return replace(
+            received,
+            sent=self._sent,
+            sent_late=self._sent_late,
+            sent_skipped=self._sent_skipped,
+            unsent=self._unsent,
+        )
 
     # --- asyncio -------------------------------------------------------------------------------------
 
@@ -132,6 +153,7 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         for _ in range(count):
             self._send(self.pacer.next_frame(), now)
         self._sent_late += count - 1
+        self._sent_skipped += skipped
         for _ in range(min(skipped, MAX_FILL_FRAMES)):
             self._call(self._on_sent, SILENT_FRAME, now)
         self._timestamp = uint32_add(self._timestamp, skipped * TIMESTAMP_STEP)
@@ -140,14 +162,19 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         self._deliver(now)
 
     def _send(self, frame: bytes, now: float) -> None:
-        assert self._transport is not None
+        assert self._socket is not None
         packet = RtpPacket(
             PAYLOAD_TYPE_SLIN, self._sequence_number, self._timestamp, self._ssrc, self._encode(frame)
         )
-        self._transport.sendto(packet.to_bytes(), self._remote)
+        try:
+            # Not by the transport: what the kernel does not take now would wait in a queue without bound.
+            self._socket.sendto(packet.to_bytes(), self._remote)
+        except OSError:
+            self._unsent += 1
+        else:
+            self._sent += 1
         self._sequence_number = uint16_add(self._sequence_number, 1)
         self._timestamp = uint32_add(self._timestamp, TIMESTAMP_STEP)
-        self._sent += 1
         self._call(self._on_sent, frame, now)
 
     def _deliver(self, now: float) -> None:
@@ -168,7 +195,8 @@ class RtpSender:
     """Paces all legs of the process by absolute deadline, in one task."""
 
     def __init__(self) -> None:
-        self._legs: dict[RtpEndpoint, None] = {}
+        self._legs: dict[RtpEndpoint, bool] = {}
+        """Value: True until its first deadline; a stall before that is none of its own."""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> RtpSender:
@@ -184,7 +212,7 @@ class RtpSender:
 
     def add(self, leg: RtpEndpoint) -> None:
         """Send this leg's frames from the next deadline on."""
-        self._legs[leg] = None
+        self._legs[leg] = True
 
     def remove(self, leg: RtpEndpoint) -> None:
         """Stop; idempotent."""
@@ -198,8 +226,18 @@ class RtpSender:
             now = loop.time()
             count, skipped = clock.due(now)
             if count:
-                for leg in list(self._legs):
-                    leg.tick(count, skipped, now)
+                self._tick(count, skipped, now)
+
+    def _tick(self, count: int, skipped: int, now: float) -> None:
+        for leg, new in list(self._legs.items()):
+            if leg not in self._legs:  # a listener of another leg has just closed it
+                continue
+            self._legs[leg] = False
+            try:
+                leg.tick(1 if new else count, 0 if new else skipped, now)
+            except Exception:  # one leg's fault must not stop the sender of all
+                logger.exception("an RTP leg failed; it is no longer sent")
+                self.remove(leg)
 
 
 def bind(host: str, ports: tuple[int, int] | None) -> socket.socket:
@@ -214,6 +252,8 @@ def bind(host: str, ports: tuple[int, int] | None) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     if family == socket.AF_INET:
         bound.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, DSCP_EF)
+    else:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, DSCP_EF)
     first, last = ports or (0, 0)
     count = last - first + 1
     offset = random.randrange(count)

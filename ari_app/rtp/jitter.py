@@ -6,7 +6,6 @@ bounded. What comes too late is counted and dropped; a jump of the numbers start
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ari_app.rtp.packet import RtpPacket
@@ -31,7 +30,7 @@ class Lost:
 
 @dataclass(slots=True)
 class JitterCounters:
-    """Of one stream."""
+    """Of all streams that went through one buffer, in packets."""
 
     lost: int = 0
     late: int = 0
@@ -40,7 +39,7 @@ class JitterCounters:
 
 
 class JitterBuffer:
-    """One SSRC's packets. `push` and `poll` yield what is in order now."""
+    """One stream's packets at a time. Every call returns what is in order now."""
 
     def __init__(self) -> None:
         self.counters = JitterCounters()
@@ -48,23 +47,19 @@ class JitterBuffer:
         self._held: dict[int, tuple[RtpPacket, float]] = {}
         self._missed: set[int] = set()
         """Numbers given up, to tell late packets from duplicates; bounded by MAX_BEHIND."""
-        self._suspect: int | None = None
-        """The number after a jump; two in a row make it a new start, one alone is a stray."""
+        self._stray: RtpPacket | None = None
+        """A packet with a number far off; its successor makes it a new start, anything else a stray."""
 
-    def push(self, packet: RtpPacket, now: float) -> Iterator[RtpPacket | Lost]:
+    def push(self, packet: RtpPacket, now: float) -> list[RtpPacket | Lost]:
         """Take one packet; `now` in seconds."""
         number = packet.sequence_number
         if self._expected is None:
             self._expected = number
         ahead = uint16_ahead(number, self._expected)
         if not -MAX_BEHIND <= ahead <= MAX_AHEAD:
-            if number != self._suspect:
-                self._suspect = uint16_add(number, 1)
-                self.counters.late += 1
-                return
-            self._restart(number)
-            ahead = 0
-        self._suspect = None
+            return self._push_far(packet, now)
+        if self._stray is not None:
+            self._drop_stray()
         if ahead < 0:
             self._count_old(number)
         elif number in self._held:
@@ -72,34 +67,66 @@ class JitterBuffer:
         else:
             self.counters.reordered += bool(self._held) and ahead < self._furthest_held()
             self._held[number] = (packet, now)
-            yield from self._release(now)
+        return self.poll(now)
 
-    def poll(self, now: float) -> Iterator[RtpPacket | Lost]:
+    def poll(self, now: float) -> list[RtpPacket | Lost]:
         """What the passing of time sets free."""
-        yield from self._release(now)
+        out: list[RtpPacket | Lost] = []
+        while self._held:
+            if not self._pop_expected(out):
+                oldest = min(arrived for _, arrived in self._held.values())
+                if now - oldest < WAIT_S and len(self._held) < MAX_HELD:
+                    break
+                out.append(self._give_up())
+        return out
 
-    def _release(self, now: float) -> Iterator[RtpPacket | Lost]:
-        while self._held and self._expected is not None:
-            if self._expected in self._held:
-                packet, _ = self._held.pop(self._expected)
-                self._advance(1)
-                yield packet
-                continue
-            oldest = min(arrived for _, arrived in self._held.values())
-            if now - oldest < WAIT_S and len(self._held) < MAX_HELD:
-                return
-            expected = self._expected
-            gap = min(uint16_ahead(number, expected) for number in self._held)
-            self.counters.lost += gap
-            self._missed |= {uint16_add(expected, i) for i in range(max(0, gap - MAX_BEHIND), gap)}
-            self._advance(gap)
-            yield Lost(gap)
+    def reset(self) -> list[RtpPacket | Lost]:
+        """The stream is over: returns the rest of it, and takes the next packet as the first of a new one."""
+        out: list[RtpPacket | Lost] = []
+        while self._held:
+            if not self._pop_expected(out):
+                out.append(self._give_up())
+        if self._stray is not None:
+            self._drop_stray()
+        self._expected = None
+        self._missed.clear()
+        return out
 
-    def _advance(self, count: int) -> None:
+    def _push_far(self, packet: RtpPacket, now: float) -> list[RtpPacket | Lost]:
+        first = self._stray
+        if first is None or packet.sequence_number != uint16_add(first.sequence_number, 1):
+            if first is not None:
+                self._drop_stray()
+            self._stray = packet
+            return []
+        self._stray = None
+        out = self.reset()
+        return out + self.push(first, now) + self.push(packet, now)
+
+    def _drop_stray(self) -> None:
+        self._stray = None
+        self.counters.late += 1
+
+    def _pop_expected(self, out: list[RtpPacket | Lost]) -> bool:
         assert self._expected is not None
-        self._expected = uint16_add(self._expected, count)
+        if self._expected not in self._held:
+            return False
+        packet, _ = self._held.pop(self._expected)
+        self._expected = uint16_add(self._expected, 1)
+        out.append(packet)
+        return True
+
+    def _give_up(self) -> Lost:
+        """Pass over the gap before the nearest packet held."""
+        expected = self._expected
+        assert expected is not None
+        gap = min(uint16_ahead(number, expected) for number in self._held)
+        self.counters.lost += gap
+        self._expected = uint16_add(expected, gap)
+        self._missed |= {uint16_add(expected, i) for i in range(max(0, gap - MAX_BEHIND), gap)}
         if len(self._missed) > MAX_BEHIND:
-            self._missed = {n for n in self._missed if uint16_ahead(self._expected, n) <= MAX_BEHIND}
+            self._missed = {n for n in self._missed if 0 < uint16_ahead(self._expected, n) <= MAX_BEHIND}
+        return Lost(gap)
 
     def _count_old(self, number: int) -> None:
         if number in self._missed:
@@ -112,8 +139,3 @@ class JitterBuffer:
         expected = self._expected
         assert expected is not None
         return max(uint16_ahead(number, expected) for number in self._held)
-
-    def _restart(self, number: int) -> None:
-        self._expected = number
-        self._held.clear()
-        self._missed.clear()

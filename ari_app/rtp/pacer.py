@@ -62,11 +62,14 @@ class Pacer:
         self._queued_bytes += len(pcm)
 
     def finish(self, item_id: str) -> None:
-        """No more audio comes for the item."""
-        self._item(item_id).finished = True
+        """No more audio comes for the item; nothing happens if it was cleared or finished before."""
+        if item_id not in self._played_bytes or any(item.item_id == item_id for item in self._items):
+            self._item(item_id).finished = True
 
     def clear(self) -> None:
         """Drop everything not yet sent."""
+        for item in self._items:
+            self._count(item.item_id, 0)
         self._items.clear()
         self._queued_bytes = 0
 

@@ -44,10 +44,10 @@ def parse_rtp(data: bytes) -> RtpPacket:
             raise ValueError("RTP header extension is cut off")
         start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4])
     end = len(data)
-    if first & 0x20:
-        if not 1 <= data[-1] <= end - start:
-            raise ValueError("RTP padding is longer than the payload")
-        end -= data[-1]
     if end < start:
         raise ValueError("RTP header is longer than the packet")
+    if first & 0x20:
+        if not 1 <= data[-1] <= end - start:
+            raise ValueError(f"RTP padding of {data[-1]} bytes does not fit the payload of {end - start}")
+        end -= data[-1]
     return RtpPacket(second & 0x7F, sequence_number, timestamp, ssrc, data[start:end], bool(second & 0x80))

@@ -2,30 +2,35 @@
 
 Only the leg's own peer is heard, and of it one stream at a time. Lost packets are concealed. Asterisk sends nothing
 while the far end is silent, so when nothing comes, silence is produced by the clock: for the listener time goes on.
+What then turns out to have been late is heard all the same, and the time is won back where the caller is quiet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, SILENT_FRAME
+from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, TELEPHONE_RATE_HZ
+from ari_app.rtp.conceal import FADE_SAMPLES, Concealer
 from ari_app.rtp.jitter import JitterBuffer, Lost
 from ari_app.rtp.packet import RtpPacket, parse_rtp
 
 FRAME_S = FRAME_MS / 1000
+FRAME_SAMPLES = FRAME_BYTES // SAMPLE_BYTES
 PATIENCE_FRAMES = 6
 PATIENCE_S = PATIENCE_FRAMES * FRAME_S
 """Silence is produced when nothing came for so long: more than the wait for a gap, and than usual jitter. After a
 stall of our own the packets in the socket's buffer come first."""
 MAX_FILL_FRAMES = 500
 """Ten seconds at once; time beyond is passed over."""
+MAX_AHEAD_FRAMES = 10
+"""Further ahead of the clock (200 ms, the longest packet) quiet frames are left out."""
+QUIET_PEAK = 100
+"""About −50 dBFS: nobody misses such a frame."""
 RELOCK_PACKETS = 3
 """Packets in a row of another SSRC that make it the stream, when the old one is not heard between them."""
-CONCEALED_FRAMES = 3
-"""A gap longer than 60 ms ends in silence (G.711 appendix I fades in the same time)."""
 MAX_PAYLOAD_BYTES = 200 * 16
 """200 ms of slin, the longest packet Asterisk was seen to send."""
 
@@ -43,34 +48,50 @@ class RtpCounters:
     foreign: int = 0
     """From another address, or of another stream."""
     malformed: int = 0
+    not_audio: int = 0
+    """Received, but empty or of another payload type (RFC 3389 comfort noise, say)."""
     silence_filled: int = 0
-    """Frames of silence produced because nothing came."""
+    """Frames produced because nothing came."""
+    quiet_dropped: int = 0
+    """Quiet frames left out to win back time."""
     sent: int = 0
     sent_late: int = 0
     """Sent more than a frame after their time."""
+    sent_skipped: int = 0
+    """Frames of time in which nothing was sent, after a long stall of ours."""
+    unsent: int = 0
+    """Not taken by the kernel."""
 
 
 class ReceiveStream:
-    """One leg's incoming audio."""
+    """One leg's incoming audio, of its one peer."""
 
-    def __init__(self, decode: Callable[[bytes], bytes], *, started_at: float) -> None:
-        """`decode` turns an RTP payload into PCM16 at 8 kHz; `started_at` is when time begins for the leg."""
+    def __init__(
+        self,
+        decode: Callable[[bytes], bytes],
+        *,
+        payload_type: int,
+        peer: tuple[str, int],
+        started_at: float,
+    ) -> None:
+        """`decode` turns any payload into PCM16 at 8 kHz; `started_at` is when time begins for the leg."""
         self._decode = decode
-        self._started_at = started_at
-        self._peer: tuple[str, int] | None = None
-        self._ssrc: int | None = None
-        self._rival: tuple[int, int] = (0, 0)
-        self._jitter = JitterBuffer()
-        self._finished = JitterBuffer().counters
-        self._pcm = bytearray()
-        self._last_packet_pcm = b""
-        self._frames = 0
-        self._packet_at = started_at
-        self._received = self._foreign = self._malformed = self._filled = 0
-
-    def lock(self, peer: tuple[str, int]) -> None:
-        """Hear this address only; before that, nobody."""
+        self._payload_type = payload_type
         self._peer = peer
+        self._started_at = started_at
+        self._ssrc: int | None = None
+        self._rivals: list[RtpPacket] = []
+        """The latest packets, if they are of another SSRC."""
+        self._jitter = JitterBuffer()
+        self._concealer = Concealer()
+        self._pcm = bytearray()
+        self._frames = 0
+        self._heard_at = started_at
+        self._packet_samples = FRAME_SAMPLES
+        self._filled_samples = 0
+        """Produced since the last packet was heard."""
+        self._received = self._foreign = self._malformed = self._not_audio = 0
+        self._filled = self._dropped = 0
 
     def push(self, data: bytes, source: tuple[str, int], now: float) -> None:
         """Take one datagram; whatever is wrong with it is counted and costs this datagram only."""
@@ -79,96 +100,110 @@ class ReceiveStream:
             return
         try:
             packet = parse_rtp(data)
-            if not packet.payload or len(packet.payload) > MAX_PAYLOAD_BYTES:
-                raise ValueError(f"RTP payload of {len(packet.payload)} bytes")
+            if len(packet.payload) > MAX_PAYLOAD_BYTES:
+                raise ValueError(f"RTP payload of {len(packet.payload)} bytes is longer than 200 ms")
         except ValueError:
             self._malformed += 1
             return
-        if not self._is_current(packet.ssrc):
-            self._foreign += 1
-            return
-        self._received += 1
-        self._packet_at = now
-        self._append(self._jitter.push(packet, now))
+        if self._ssrc is None or packet.ssrc == self._ssrc:
+            self._ssrc = packet.ssrc
+            self._foreign += len(self._rivals)
+            self._rivals.clear()
+            self._accept(packet, now)
+        else:
+            self._push_rival(packet, now)
 
     def take(self, now: float) -> list[bytes]:
         """The frames that are complete, and silence for time in which nothing came."""
-        self._append(self._jitter.poll(now))
-        frames = [
-            bytes(self._pcm[start : start + FRAME_BYTES])
-            for start in range(0, len(self._pcm) - FRAME_BYTES + 1, FRAME_BYTES)
-        ]
-        del self._pcm[: len(frames) * FRAME_BYTES]
-        self._frames += len(frames)
-        missing = int((now - self._started_at) / FRAME_S) - self._frames - PATIENCE_FRAMES
-        if missing > 0 and now - self._packet_at >= PATIENCE_S:
-            # A started frame is completed first, so that what follows it keeps its place.
-            frames += self._fill(min(missing, MAX_FILL_FRAMES))
-            self._frames += missing
-        return frames
+        self._append(self._jitter.poll(now), now)
+        elapsed = int((now - self._started_at) / FRAME_S + 1e-6)
+        missing = elapsed - self._frames - len(self._pcm) // FRAME_BYTES - PATIENCE_FRAMES
+        if missing > 0:
+            # A long packet lasts: the next one can't be there before it is over.
+            lasts_s = (self._packet_samples - FRAME_SAMPLES) / TELEPHONE_RATE_HZ
+            if now - self._heard_at >= PATIENCE_S + lasts_s - 1e-6:
+                self._fill(missing)
+        return self._cut(elapsed)
 
     @property
     def counters(self) -> RtpCounters:
         """So far."""
-        now, before = self._jitter.counters, self._finished
+        jitter = self._jitter.counters
         return RtpCounters(
             received=self._received,
-            lost=before.lost + now.lost,
-            late=before.late + now.late,
-            reordered=before.reordered + now.reordered,
-            duplicate=before.duplicate + now.duplicate,
-            foreign=self._foreign,
+            lost=jitter.lost,
+            late=jitter.late,
+            reordered=jitter.reordered,
+            duplicate=jitter.duplicate,
+            foreign=self._foreign + len(self._rivals),
             malformed=self._malformed,
+            not_audio=self._not_audio,
             silence_filled=self._filled,
+            quiet_dropped=self._dropped,
         )
 
-    def _fill(self, count: int) -> list[bytes]:
-        self._filled += count
-        self._last_packet_pcm = b""
-        filled = [SILENT_FRAME] * count
-        if self._pcm:
-            filled[0] = bytes(self._pcm).ljust(FRAME_BYTES, b"\0")
-            self._pcm.clear()
-        return filled
+    def _push_rival(self, packet: RtpPacket, now: float) -> None:
+        """Asterisk takes a new SSRC when its source of audio changes (hold, transfer); nothing of it may be lost."""
+        if self._rivals and self._rivals[0].ssrc != packet.ssrc:
+            self._foreign += len(self._rivals)
+            self._rivals.clear()
+        self._rivals.append(packet)
+        if len(self._rivals) < RELOCK_PACKETS:
+            return
+        self._append(self._jitter.reset(), now)
+        self._ssrc = packet.ssrc
+        rivals, self._rivals = self._rivals, []
+        for rival in rivals:
+            self._accept(rival, now)
 
-    def _is_current(self, ssrc: int) -> bool:
-        if self._ssrc is None or ssrc == self._ssrc:
-            self._ssrc, self._rival = ssrc, (0, 0)
-            return True
-        seen = self._rival[1] + 1 if self._rival[0] == ssrc else 1
-        self._rival = (ssrc, seen)
-        if seen < RELOCK_PACKETS:
-            return False
-        before, now = self._finished, self._jitter.counters
-        before.lost += now.lost
-        before.late += now.late
-        before.reordered += now.reordered
-        before.duplicate += now.duplicate
-        self._jitter = JitterBuffer()
-        self._ssrc, self._rival = ssrc, (0, 0)
-        return True
+    def _accept(self, packet: RtpPacket, now: float) -> None:
+        self._received += 1
+        self._append(self._jitter.push(packet, now), now)
 
-    def _append(self, items: Iterator[RtpPacket | Lost]) -> None:
+    def _append(self, items: Iterable[RtpPacket | Lost], now: float) -> None:
         for item in items:
             if isinstance(item, Lost):
-                self._pcm += conceal(self._last_packet_pcm, item.count)
-                self._last_packet_pcm = b""
+                self._pcm += self._concealer.missing(self._lost_samples(item.count, now))
+                continue
+            pcm = self._decode(item.payload) if item.payload_type == self._payload_type else b""
+            if not pcm:
+                self._not_audio += 1
+                continue
+            self._pcm += self._concealer.heard(pcm)
+            self._packet_samples = len(pcm) // SAMPLE_BYTES
+            self._filled_samples = 0
+            self._heard_at = now
+
+    def _lost_samples(self, count: int, now: float) -> int:
+        """How much sound the lost packets carried: never more than the time that passed, so that a jump of the
+        numbers does not stretch it, and less what was produced already while nothing came."""
+        passed = max(int((now - self._heard_at) * TELEPHONE_RATE_HZ), FADE_SAMPLES)
+        return max(min(count * self._packet_samples, passed) - self._filled_samples, 0)
+
+    def _fill(self, frames: int) -> None:
+        self._frames += max(frames - MAX_FILL_FRAMES, 0)
+        frames = min(frames, MAX_FILL_FRAMES)
+        # A started frame is completed first, so that what follows it keeps its place.
+        samples = frames * FRAME_SAMPLES - len(self._pcm) % FRAME_BYTES // SAMPLE_BYTES
+        self._pcm += self._concealer.missing(samples)
+        self._filled_samples += samples
+        self._filled += frames
+
+    def _cut(self, elapsed: int) -> list[bytes]:
+        frames: list[bytes] = []
+        whole = len(self._pcm) // FRAME_BYTES * FRAME_BYTES
+        for start in range(0, whole, FRAME_BYTES):
+            frame = bytes(self._pcm[start : start + FRAME_BYTES])
+            if self._frames - elapsed >= MAX_AHEAD_FRAMES and is_quiet(frame):
+                self._dropped += 1
             else:
-                pcm = self._decode(item.payload)
-                self._pcm += pcm
-                self._last_packet_pcm = pcm
+                self._frames += 1
+                frames.append(frame)
+        del self._pcm[:whole]
+        return frames
 
 
-def conceal(last: bytes, count: int) -> bytes:
-    """Stand-in for `count` lost packets: the last one repeated while it fades, then silence of the same length."""
-    if not last:
-        return bytes(min(count, MAX_FILL_FRAMES) * FRAME_BYTES)
-    samples = np.frombuffer(last, "<i2")
-    repeats = max(1, CONCEALED_FRAMES * FRAME_BYTES // len(last))
-    shown = np.tile(samples, min(count, repeats)).astype(np.float64)
-    # Every second repetition runs backwards, so that the ends meet without a step.
-    for start in range(0, len(shown), 2 * len(samples)):
-        shown[start : start + len(samples)] = samples[::-1][: len(shown) - start]
-    fade = np.clip(1 - np.arange(len(shown)) / (repeats * len(samples)), 0, 1)
-    silent_bytes = min(count, MAX_FILL_FRAMES) * len(last) - len(shown) * SAMPLE_BYTES
-    return (shown * fade).astype("<i2").tobytes() + bytes(silent_bytes)
+def is_quiet(frame: bytes) -> bool:
+    """True when no sample of the PCM16 frame is louder than `QUIET_PEAK`."""
+    samples = np.frombuffer(frame, "<i2")
+    return int(samples.min()) >= -QUIET_PEAK and int(samples.max()) <= QUIET_PEAK
