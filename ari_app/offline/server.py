@@ -7,26 +7,23 @@ compatible servers. What can't be done is refused in OpenAI's error form.
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import logging
 import os
 import time
-import wave
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from aiohttp import web
 
 from ari_app.audio.resample import StreamResampler
 from ari_app.errors import SetupError
-from ari_app.offline import answerer
+from ari_app.offline import answerer, wav
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ari_app.offline.whisper import Heard
 
 T = TypeVar("T")
 
@@ -39,10 +36,11 @@ SPEECH_RATE_HZ = 24_000
 """OpenAI's rate for raw PCM."""
 WHISPER_RATE_HZ = 16_000
 DEFAULT_LANGUAGES = ("en", "es")
+"""Whisper chooses between these where the request names none: of all languages it often takes a wrong one."""
 MAX_UPLOAD_BYTES = 25 * 2**20
 MAX_INPUT_CHARS = 4096
-MAX_WAITING = 32
-"""Requests in the models' queue; more get 503, because a caller would not wait that long."""
+MAX_REQUESTS = 32
+"""For speech, at once; more get 503, because a caller would not wait that long."""
 TOKEN_S = 0.004
 """Between two words of a streamed answer: 250 words a second, quicker than any voice."""
 
@@ -69,7 +67,7 @@ class Refused(Exception):
 
 
 class Backend:
-    """The models and the handlers; one per process. Loading takes about two seconds."""
+    """The models and the handlers; one per process. Loading takes about a second."""
 
     def __init__(self, cache: Path) -> None:
         try:
@@ -82,12 +80,16 @@ class Backend:
         workers = max(1, min(4, os.cpu_count() or 1))
         self._voice = voice
         self._whisper = whisper.Whisper(whisper.model_folder(cache), parallel=workers)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="model")
-        self._waiting = 0
+        self._compression_ratio = whisper.compression_ratio
+        # Apart, so that a voice of 20 ms never waits for an ear of 300 ms.
+        self._ears = ThreadPoolExecutor(workers, thread_name_prefix="whisper")
+        self._mouth = ThreadPoolExecutor(1, thread_name_prefix="pico")
+        self._requests = 0
 
     def close(self) -> None:
         """End the worker threads; work that has begun is finished first."""
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._ears, self._mouth):
+            pool.shutdown(cancel_futures=True)
 
     def application(self) -> web.Application:
         """The routes."""
@@ -103,17 +105,18 @@ class Backend:
         )
         return application
 
-    async def _run(self, work: Callable[..., T], *arguments: object) -> T:
-        if self._waiting >= MAX_WAITING:
-            raise Refused("The models are busy: try again in a moment.", status=503)
-        self._waiting += 1
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if self._requests >= MAX_REQUESTS:
+            raise Refused("The speech models are busy: try again in a moment.", status=503)
+        self._requests += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+            yield
         finally:
-            self._waiting -= 1
+            self._requests -= 1
 
     async def _health(self, request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok", "waiting": self._waiting})
+        return web.json_response({"status": "ok", "requests": self._requests})
 
     async def _models(self, request: web.Request) -> web.Response:
         models = [{"id": name, "object": "model", "created": 0, "owned_by": "ari_app"} for name in MODELS]
@@ -126,30 +129,59 @@ class Backend:
         upload = form.get("file")
         if not isinstance(upload, web.FileField):
             raise Refused("The field 'file' is missing: send the audio as a file.", param="file")
-        answer_format = str(form.get("response_format", "json"))
+        answer_format = form.get("response_format", "json")
         if answer_format not in ("json", "text", "verbose_json"):
             raise Refused("response_format must be json, text or verbose_json.", param="response_format")
-        wanted = [str(form[name]) for name in ("language", "languages[]") if form.get(name)]
-        pcm = read_wav(upload.file.read())
-        text, language = await self._run(self._whisper.transcribe, pcm, tuple(wanted) or DEFAULT_LANGUAGES)
+        languages = [str(value) for name in ("language", "languages[]") for value in form.getall(name, ())]
+        for language in languages:
+            if not self._whisper.knows(language):
+                raise Refused(f"'{language}' is not an ISO 639-1 code that Whisper knows.", param="language")
+        with self._admitted():
+            data = upload.file.read()
+            heard, seconds = await _in(self._ears, self._hear, data, languages or DEFAULT_LANGUAGES)
         if answer_format == "text":
-            return web.Response(text=text + "\n")
-        seconds = len(pcm) / 2 / WHISPER_RATE_HZ
-        body: dict[str, Any] = {"text": text}
+            return web.Response(text=heard.text + "\n")
+        body: dict[str, Any] = {"text": heard.text, "languages": [{"code": heard.language}]}
         if answer_format == "verbose_json":
-            body |= {"task": "transcribe", "language": language, "duration": seconds, "segments": []}
-        else:
-            body |= {"languages": [{"code": language}]}
+            body = self._verbose(heard, seconds)
         return web.json_response(body | {"usage": {"type": "duration", "seconds": round(seconds)}})
+
+    def _hear(self, data: bytes, languages: Sequence[str]) -> tuple[Heard, float]:
+        try:
+            pcm = wav.read_wav(data, WHISPER_RATE_HZ)
+        except ValueError as error:
+            raise Refused(str(error), param="file") from None
+        return self._whisper.transcribe(pcm, languages), len(pcm) / 2 / WHISPER_RATE_HZ
+
+    def _verbose(self, heard: Heard, seconds: float) -> dict[str, Any]:
+        segment = {
+            "id": 0,
+            "seek": 0,
+            "start": 0.0,
+            "end": seconds,
+            "text": heard.text,
+            "tokens": [],
+            "temperature": 0.0,
+            "avg_logprob": heard.avg_logprob,
+            "no_speech_prob": heard.no_speech_prob,
+            "compression_ratio": self._compression_ratio(heard.text),
+        }
+        return {
+            "task": "transcribe",
+            "language": heard.language,
+            "duration": seconds,
+            "text": heard.text,
+            "segments": [segment] if heard.text else [],
+        }
 
     # --- chat ----------------------------------------------------------------------------------------
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await _json(request)
-        messages = [(str(m["role"]), _text_of(m.get("content"))) for m in _messages(body)]
+        messages = _messages(body)
         reply = answerer.answer(messages)
-        tokens = reply.split(" ")
-        tokens = [token if i == 0 else " " + token for i, token in enumerate(tokens)]
+        first, *rest = reply.split(" ")
+        tokens = [first, *(" " + word for word in rest)]
         usage = {
             "prompt_tokens": sum(len(text.split()) for _, text in messages),
             "completion_tokens": len(tokens),
@@ -158,42 +190,23 @@ class Backend:
         head = {
             "id": f"chatcmpl-{time.time_ns():x}",
             "created": int(time.time()),
-            "model": str(body.get("model")),
+            "model": str(body.get("model") or "system-message-answers"),
         }
-        if not body.get("stream"):
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply}}
-            return web.json_response(
-                {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
-            )
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
-        )
-        await response.prepare(request)
-        head["object"] = "chat.completion.chunk"
-        deltas: list[dict[str, str]] = [
-            {"role": "assistant", "content": ""},
-            *({"content": t} for t in tokens),
-            {},
-        ]
-        for number, delta in enumerate(deltas, 1):
-            reason = "stop" if number == len(deltas) else None
-            await _event(
-                response, {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
-            )
-            await asyncio.sleep(TOKEN_S)
-        if (body.get("stream_options") or {}).get("include_usage"):
-            await _event(response, {**head, "choices": [], "usage": usage})
-        await response.write(b"data: [DONE]\n\n")
-        return response
+        if body.get("stream"):
+            options = body.get("stream_options")
+            wants_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+            return await _stream_chat(request, head, tokens, usage if wants_usage else None)
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply}}
+        return web.json_response({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
 
     # --- text-to-speech ------------------------------------------------------------------------------
 
     async def _speech(self, request: web.Request) -> web.StreamResponse:
         body = await _json(request)
         text = body.get("input")
-        if not isinstance(text, str) or not text.strip() or len(text) > MAX_INPUT_CHARS:
-            raise Refused(f"input must be a text of 1 to {MAX_INPUT_CHARS} characters.", param="input")
-        answer_format = body.get("response_format", "wav")
+        if not isinstance(text, str) or len(text) > MAX_INPUT_CHARS:
+            raise Refused(f"input must be a text of at most {MAX_INPUT_CHARS} characters.", param="input")
+        answer_format = body.get("response_format") or "wav"
         if answer_format not in ("pcm", "wav"):
             raise Refused(
                 "response_format must be pcm or wav: no encoder is included.", param="response_format"
@@ -201,23 +214,31 @@ class Backend:
         speed = body.get("speed", 1.0)
         if not isinstance(speed, int | float) or not 0.25 <= speed <= 4:
             raise Refused("speed must be a number from 0.25 to 4.", param="speed")
-        voice = self._voice.pick_voice(str(body.get("voice", "")), text)
         kind = f"audio/pcm;rate={SPEECH_RATE_HZ}" if answer_format == "pcm" else "audio/wav"
         response = web.StreamResponse(headers={"Content-Type": kind})
-        started = False
-        resampler = StreamResampler(self._voice.RATE_HZ, SPEECH_RATE_HZ)
-        for number, sentence in enumerate(self._voice.sentences(text)):
-            pcm = await self._run(self._voice.speak, sentence, voice, float(speed))
-            if not started:  # not before the first sentence: until then an error still has a status
-                await response.prepare(request)
-                started = True
-                if answer_format == "wav":
-                    await response.write(_endless_wav_header())
-            await response.write(resampler.push((self._voice.PAUSE if number else b"") + pcm))
-        if not started:
+        with self._admitted():
+            async for pcm in self._say(text, str(body.get("voice", "")), float(speed)):
+                if not response.prepared:  # not before there is speech: until then an error has a status
+                    await response.prepare(request)
+                    if answer_format == "wav":
+                        await response.write(wav.endless_header(SPEECH_RATE_HZ))
+                await response.write(pcm)
+        if not response.prepared:
             raise Refused("input has nothing that can be spoken.", param="input")
-        await response.write(resampler.flush())
         return response
+
+    async def _say(self, text: str, voice_name: str, speed: float) -> AsyncIterator[bytes]:
+        """PCM16 at `SPEECH_RATE_HZ`, piece by piece; nothing at all if there is nothing to speak."""
+        voice = self._voice.pick_voice(voice_name, text)
+        resampler = StreamResampler(self._voice.RATE_HZ, SPEECH_RATE_HZ)
+        pause = b""
+        for piece in self._voice.pieces(text):
+            pcm = await _in(self._mouth, self._voice.speak, piece, voice, speed)
+            if pcm:
+                yield resampler.push(pause + pcm)
+                pause = self._voice.PAUSE
+        if pause:
+            yield resampler.flush()
 
 
 # --- requests and responses --------------------------------------------------------------------------
@@ -234,10 +255,14 @@ async def _in_openai_form(request: web.Request, handler: Any) -> web.StreamRespo
         return web.json_response(Refused(error.reason, status=error.status).body, status=error.status)
 
 
+async def _in(pool: Executor, work: Callable[..., T], *arguments: object) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+
+
 async def _json(request: web.Request) -> dict[str, Any]:
     try:
         body = await request.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except ValueError:
         raise Refused("The body is not JSON.") from None
     if not isinstance(body, dict):
         raise Refused("The body is not a JSON object.")
@@ -253,14 +278,15 @@ async def _form(request: web.Request) -> Any:
         raise Refused(f"The form can't be read: {error}") from None
 
 
-def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
+def _messages(body: dict[str, Any]) -> list[tuple[str, str]]:
+    """Role and text of each message."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise Refused("messages must be a list with at least one message.", param="messages")
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise Refused("Each message must be an object with a role.", param="messages")
-    return messages
+    return [(message["role"], _text_of(message.get("content"))) for message in messages]
 
 
 def _text_of(content: object) -> str:
@@ -269,44 +295,25 @@ def _text_of(content: object) -> str:
     return content if isinstance(content, str) else ""
 
 
-def read_wav(data: bytes) -> bytes:
-    """PCM16 mono at 16 kHz from a WAV file of 16 bits, of any rate and number of channels.
-
-    Raises:
-        Refused: it is not such a file, or shorter than 0.1 s.
-    """
-    try:
-        with wave.open(io.BytesIO(data)) as file:
-            rate_hz, channels, width = file.getframerate(), file.getnchannels(), file.getsampwidth()
-            pcm = file.readframes(file.getnframes())
-    except (wave.Error, EOFError):
-        raise Refused(
-            "The file is not a WAV file: only WAV with 16-bit PCM is understood here.", param="file"
-        ) from None
-    if width != 2 or not 4000 <= rate_hz <= 192_000:
-        raise Refused("The WAV file must hold 16-bit PCM at 4 to 192 kHz.", param="file")
-    if len(pcm) < rate_hz * channels * 2 // 10:
-        raise Refused("Audio file is too short. Minimum audio length is 0.1 seconds.", param="file")
-    if channels > 1:
-        pcm = np.frombuffer(pcm, "<i2").reshape(-1, channels).mean(axis=1).astype("<i2").tobytes()
-    resampler = StreamResampler(rate_hz, WHISPER_RATE_HZ)
-    return resampler.push(pcm) + resampler.flush()
+async def _stream_chat(
+    request: web.Request, head: dict[str, Any], tokens: Sequence[str], usage: dict[str, int] | None
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    await response.prepare(request)
+    head = {**head, "object": "chat.completion.chunk"}
+    deltas = [{"role": "assistant", "content": ""}, *({"content": token} for token in tokens), {}]
+    for delta in deltas:
+        choice = {"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}
+        await _event(response, {**head, "choices": [choice]})
+        await asyncio.sleep(TOKEN_S)
+    if usage is not None:
+        await _event(response, {**head, "choices": [], "usage": usage})
+    await response.write(b"data: [DONE]\n\n")
+    return response
 
 
 async def _event(response: web.StreamResponse, data: dict[str, Any]) -> None:
     await response.write(b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n")
-
-
-def _endless_wav_header() -> bytes:
-    """A header for a stream of unknown length, as OpenAI sends it."""
-    header = io.BytesIO()
-    with wave.open(header, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SPEECH_RATE_HZ)
-    data = bytearray(header.getvalue())
-    data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
-    return bytes(data)
 
 
 # --- running -----------------------------------------------------------------------------------------
@@ -326,7 +333,8 @@ async def running(host: str, port: int) -> AsyncIterator[str]:
         SetupError: packages are missing, or the port is taken.
     """
     backend = await asyncio.to_thread(Backend, cache_folder())
-    runner = web.AppRunner(backend.application(), access_log=None)
+    # Cancelled when the client goes: speech that nobody waits for any more is not computed.
+    runner = web.AppRunner(backend.application(), access_log=None, handler_cancellation=True)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
