@@ -337,10 +337,11 @@ class Call:
 
     def _report_end(self, ending: Ending) -> None:
         counters = asdict(self._endpoint.counters) if self._endpoint is not None else {}
-        logger.info("call ended: %s, by %s: %s; rtp %s", ending.outcome, ending.by, ending.detail, counters)
+        logger.info("call ended: %s; rtp %s", ending, counters)
         if self._recorder is not None:
-            reason = f"{ending.outcome}, by {ending.by}: {ending.detail}"
-            self._recorder.note("ended", outcome=ending.outcome, by=ending.by, reason=reason, rtp=counters)
+            self._recorder.note(
+                "ended", outcome=ending.outcome, by=ending.by, reason=str(ending), rtp=counters
+            )
         self._observe(Ended(ending))
 
     async def _release(self) -> None:

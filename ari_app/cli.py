@@ -219,7 +219,7 @@ async def _dial(arguments: argparse.Namespace) -> int:
         )
     except asyncio.CancelledError:
         return EXIT_INTERRUPTED
-    print(f"ended: {ending.outcome} ({ending.detail})")
+    print(f"ended: {ending}")
     return EXIT_INTERRUPTED if interrupted else _DIAL_EXIT_CODES[ending.outcome]
 
 

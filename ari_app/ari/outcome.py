@@ -36,6 +36,10 @@ class Ending:
     by: Literal["far", "us", "asterisk"]
     detail: str
 
+    def __str__(self) -> str:
+        who = {"far": "the other side", "us": "this side", "asterisk": "Asterisk"}[self.by]
+        return f"{self.outcome}; ended by {who}: {self.detail}"
+
 
 # The statuses a callee or a trunk gives (RFC 3261 section 21, RFC 8197, RFC 8688). Others go by class.
 _SIP: Mapping[int, Outcome] = {

@@ -68,9 +68,9 @@ def describe(event: Event) -> str | None:
     clock = f"{event['audio_ms'] / 1000:7.1f} s"
     match event["event"]:
         case "caller_said":
-            return f"{clock}  caller   {event['text']}"
+            return f"{clock}  heard    {event['text']}"
         case "caller_not_understood":
-            return f"{clock}  caller   ({event['reason']})"
+            return f"{clock}  heard    ({event['reason']})"
         case "bot_said" if event["interrupted"]:
             return f"{clock}  bot      {event['heard']} [interrupted]"
         case "bot_said":
@@ -81,7 +81,7 @@ def describe(event: Event) -> str | None:
             stages = " · ".join(f"{name} {value}" for name, value in delays.items())
             return f"{'':9}  delays   {stages} = {total} ms"
         case "barge_in":
-            return f"{clock}  caller   (speaks over the bot)"
+            return f"{clock}  barge-in the caller speaks over the bot"
         case "engine_failed":
             return f"{clock}  failure  {event['stage']}: {event['message']}"
         case "ended":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from ari_app.demo.caller import SipCaller
 from ari_app.demo.events import delays_ms, describe, follow, wait_for_recording
 from ari_app.demo.sip_call import SipCall
 from ari_app.demo.voice import utterance
+from ari_app.errors import SetupError
 
 Show = Callable[[str], None]
 
@@ -53,6 +55,8 @@ async def run_demo(*, recordings: Path, show: Show) -> DemoReport:
     """
     began = time.monotonic()
     report = DemoReport()
+    # A folder of its own, so that demos running side by side do not take each other's call for theirs.
+    recordings = recordings / time.strftime(f"demo_%Y%m%d-%H%M%S_{os.getpid()}")
     prefix = await asyncio.to_thread(fetch, show)
     phone = await asyncio.to_thread(fetch, show, BARESIP)
     async with AsyncExitStack() as stack:
@@ -75,7 +79,12 @@ async def run_demo(*, recordings: Path, show: Show) -> DemoReport:
             )
         )
         report.timings_s["until_call"] = round(time.monotonic() - began, 1)
-        await _converse(caller, asterisk.bot_extension, lines, recordings, report, show)
+        try:
+            await _converse(caller, asterisk.bot_extension, lines, recordings, report, show)
+        except TimeoutError:
+            raise SetupError(
+                f"The conversation stopped half-way; the application said: {serve.log()}"
+            ) from None
         report.processes = _costs(asterisk.pid or 0, serve.pid, caller.pid)
         after = await measure.footprint(asterisk, serve.pid)
         report.leftovers = {name: value - asdict(before)[name] for name, value in asdict(after).items()}
@@ -116,13 +125,13 @@ async def _converse(
     show: Show,
 ) -> None:
     """Call the bot, say every line when the bot has finished, hang up, and collect what the call left."""
-    known = {path.parent for path in recordings.glob("*/events.jsonl")}
     call = await caller.dial(extension)
     await call.answered(ANSWER_TIMEOUT_S)
-    directory = await wait_for_recording(recordings, known, ANSWER_TIMEOUT_S)
+    directory = await wait_for_recording(recordings, set(), ANSWER_TIMEOUT_S)
     shown = asyncio.create_task(_show_conversation(directory, report, show), name="demo-conversation")
     await _hear(call, "the greeting", report)
     for text, sound in zip(script.CALLER_LINES, lines, strict=True):
+        show(f"{'':9}  caller   {text}")
         await call.say(sound)
         report.conversation.append({"event": "caller_spoke", "text": text})
         await _hear(call, f"an answer to “{text}”", report)
@@ -164,7 +173,7 @@ def summary(report: DemoReport) -> list[str]:
     ]
     for name, cost in report.processes.items():
         lines.append(f"  {name:12} {cost['cpu_s']:6.2f} s CPU, {cost['peak_rss_mb']:6.1f} MB at most")
-    left = ", ".join(f"{count} {what}" for what, count in report.leftovers.items())
+    left = ", ".join(f"{count} {what.replace('udp_', 'UDP ')}" for what, count in report.leftovers.items())
     lines.append(f"Left behind after the call: {left}")
     lines += [f"problem: {problem}" for problem in report.problems]
     return lines

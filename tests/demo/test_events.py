@@ -40,7 +40,7 @@ def test_stages_that_were_not_reached_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("event", "words"),
     [
-        ({"event": "caller_said", "text": "Hello?"}, "caller   Hello?"),
+        ({"event": "caller_said", "text": "Hello?"}, "heard    Hello?"),
         ({"event": "bot_said", "text": "Yes.", "heard": "Yes.", "interrupted": False}, "bot      Yes."),
         (
             {"event": "bot_said", "text": "Yes, we.", "heard": "Yes,", "interrupted": True},
