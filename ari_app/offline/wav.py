@@ -23,7 +23,7 @@ def read_wav(data: bytes, rate_hz: int) -> bytes:
         with wave.open(io.BytesIO(data)) as file:
             file_hz, channels, width = file.getframerate(), file.getnchannels(), file.getsampwidth()
             pcm = file.readframes(file.getnframes())
-    except (wave.Error, EOFError):
+    except (wave.Error, EOFError, RuntimeError):  # the last from its chunk reader, for a false length
         raise ValueError(
             "Invalid file format. Supported formats: ['wav'], with 16-bit PCM; no decoder is included."
         ) from None
