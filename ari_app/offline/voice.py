@@ -15,9 +15,11 @@ VOLUME = 0.5
 """At its default Pico clips."""
 VOICES = ("en-US", "en-GB", "es-ES", "fr-FR", "de-DE", "it-IT")
 VOICE_OF_LANGUAGE = {"en": "en-US", "es": "es-ES"}
-QUIET = 200
-"""Samples below this at the ends of a sentence are silence: Pico adds 0.25 to 1 s of it."""
-MARGIN = RATE_HZ * 40 // 1000
+BLOCK = RATE_HZ * 20 // 1000
+QUIET_RMS = 200
+"""A 20 ms block below this (-44 dBFS) is silence. Pico puts 20 to 60 ms of it before speech and 0.25 to 1 s after it,
+with a click in the Italian one."""
+MARGIN_BLOCKS = 2
 PAUSE = bytes(RATE_HZ * 150 // 1000 * 2)
 """Between two sentences."""
 LONGEST_CHARS = 240
@@ -34,21 +36,21 @@ def pick_voice(voice: str, text: str) -> str:
 
 def pieces(text: str) -> list[str]:
     """What is spoken one by one: sentences; long ones in parts. Angle brackets are commands to Pico and go."""
-    plain = re.sub(r"[<>]", " ", text)
+    plain = re.sub(r"[<>]", " ", text).strip()
     sentences = re.split(r"(?<=[.!?…])\s+", plain)
     parts = (part for sentence in sentences for part in textwrap.wrap(sentence, LONGEST_CHARS))
     return [part for part in parts if re.search(r"\w", part)]
 
 
 def speak(piece: str, voice: str, speed: float = 1.0) -> bytes:
-    """PCM16 at 16 kHz of one piece, silence at its ends trimmed; empty when it has nothing to be spoken.
+    """PCM16 at 16 kHz of one piece, silence at its end trimmed; empty when it has nothing to be spoken.
 
     Blocks for some tens of milliseconds. One call at a time: two at once are no faster together.
     """
     pcm = py_nanotts.NanoTTS().speak(piece, voice=voice, volume=VOLUME, speed=speed)
     samples = np.frombuffer(pcm, "<i2")
-    loud = np.flatnonzero((samples > QUIET) | (samples < -QUIET))
+    blocks = samples[: len(samples) // BLOCK * BLOCK].reshape(-1, BLOCK).astype(np.float32)
+    loud = np.flatnonzero(np.square(blocks).mean(axis=1) > QUIET_RMS**2)
     if len(loud) == 0:
         return b""
-    trimmed: bytes = samples[max(0, loud[0] - MARGIN) : loud[-1] + MARGIN].tobytes()
-    return trimmed
+    return pcm[: (loud[-1] + 1 + MARGIN_BLOCKS) * BLOCK * 2]
