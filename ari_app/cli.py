@@ -138,11 +138,11 @@ def _run(command: Coroutine[Any, Any, int]) -> int:
     return asyncio.run(command)
 
 
-def _config_for_calls(arguments: argparse.Namespace) -> Config:
+def _config_for_calls(arguments: argparse.Namespace, *, quiet: bool = False) -> Config:
     config = load_config(arguments)
     require_ari(config)
     require_keys(config)
-    logs.configure(debug=config.debug)
+    logs.configure(debug=config.debug, quiet=quiet)
     for warning in config.warnings():
         print(f"warning: {warning}", file=sys.stderr)
     return config
@@ -195,7 +195,7 @@ _DIAL_EXIT_CODES = {
 async def _dial(arguments: argparse.Namespace) -> int:
     from ari_app.app import App
 
-    config = _config_for_calls(arguments)
+    config = _config_for_calls(arguments, quiet=True)
     hang_up = asyncio.Event()
     interrupted = False
     task = asyncio.current_task()
@@ -249,12 +249,21 @@ def _print_progress(what: object) -> None:
 async def _demo(arguments: argparse.Namespace) -> int:
     from ari_app.demo import run
 
-    logs.configure(debug=False)
-    report = await run.run_demo(recordings=Path("recordings"), show=lambda line: print(line, flush=True))
+    json_path = Path(arguments.json) if arguments.json else None
+    if json_path is not None and not os.access(json_path.parent, os.W_OK):
+        raise ConfigError(f"--json: the folder of {json_path} does not exist or can't be written.")
+    logs.configure(debug=False, quiet=True)
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        report = await run.run_demo(recordings=Path("recordings"), show=lambda line: print(line, flush=True))
+    except asyncio.CancelledError:
+        return EXIT_INTERRUPTED
     for line in run.summary(report):
         print(line)
-    if arguments.json:
-        run.write_json(Path(arguments.json), report)
+    if json_path is not None:
+        run.write_json(json_path, report)
     return EXIT_FAILED if report.problems else EXIT_OK
 
 

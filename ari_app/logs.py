@@ -19,8 +19,13 @@ class _CallFilter(logging.Filter):
         return True
 
 
-def configure(*, debug: bool) -> None:
-    """Send log lines to standard error; the libraries' chatter stays at warning level."""
+def configure(*, debug: bool, quiet: bool = False) -> None:
+    """Send log lines to standard error; the libraries' chatter stays at warning level.
+
+    Args:
+        debug: everything.
+        quiet: errors only, for a command that tells its user by itself what happens.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_CallFilter())
     handler.setFormatter(
@@ -31,7 +36,8 @@ def configure(*, debug: bool) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("ari_app").setLevel(logging.DEBUG if debug else logging.INFO)
+    usual = logging.ERROR if quiet else logging.INFO
+    logging.getLogger("ari_app").setLevel(logging.DEBUG if debug else usual)
 
 
 def mask_number(number: str) -> str:

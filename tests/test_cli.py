@@ -76,6 +76,12 @@ def test_a_malformed_env_file_is_named_with_its_line(tmp_path: Path) -> None:
     assert result.returncode == 2
 
 
+def test_the_demo_checks_where_its_report_goes_before_it_begins(tmp_path: Path) -> None:
+    result = run("demo", "--json", "nowhere/report.json", folder=tmp_path)
+    assert "nowhere/report.json" in complaint(result)
+    assert result.returncode == 2
+
+
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     import socket
 

@@ -37,12 +37,15 @@ class ServeProcess:
     async def __aenter__(self) -> ServeProcess:
         with self._log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "ari_app", "serve", *self._arguments),
+                # The kernel ends it if we are killed.
+                *("setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "ari_app", "serve"),
+                *self._arguments,
                 cwd=self._directory,
                 env=clean_environment(self._settings),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                start_new_session=True,  # Ctrl-C at a terminal is ours; we end it in our own order
             )
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):

@@ -18,13 +18,11 @@ from ari_app.dialog.ports import PlayoutMark
 from ari_app.errors import MediaError
 from ari_app.rtp.pacer import FrameClock, Pacer
 from ari_app.rtp.packet import RtpPacket
-from ari_app.rtp.receive import MAX_FILL_FRAMES, ReceiveStream, RtpCounters
+from ari_app.rtp.receive import MAX_FILL_FRAMES, PAYLOAD_TYPE_SLIN, ReceiveStream, RtpCounters
 from ari_app.rtp.serial import uint16_add, uint32_add
 
 logger = logging.getLogger(__name__)
 
-PAYLOAD_TYPE_SLIN = 10
-"""L16 mono in RFC 3551 is at 44.1 kHz; Asterisk uses the number for slin at 8 kHz, both ways."""
 TIMESTAMP_STEP = FRAME_BYTES // SAMPLE_BYTES
 RECEIVE_BUFFER_BYTES = 256 * 1024
 DSCP_EF = 0xB8
@@ -109,12 +107,8 @@ class RtpEndpoint(asyncio.DatagramProtocol):
             self._remote = (str(ipaddress.ip_address(host)), port)
         except ValueError:
             raise MediaError(f"Asterisk's RTP address “{host}” is not an IP address") from None
-        self._receive = ReceiveStream(
-            self._decode,
-            payload_type=PAYLOAD_TYPE_SLIN,
-            peer=self._remote,
-            started_at=asyncio.get_running_loop().time(),
-        )
+        self._receive = ReceiveStream(self._decode, started_at=asyncio.get_running_loop().time())
+        self._receive.lock(self._remote)
         self._sender.add(self)
 
     def close(self) -> None:
@@ -162,7 +156,7 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         self._deliver(now)
 
     def _send(self, frame: bytes, now: float) -> None:
-        assert self._socket is not None
+        assert self._socket is not None and self._remote is not None
         packet = RtpPacket(
             PAYLOAD_TYPE_SLIN, self._sequence_number, self._timestamp, self._ssrc, self._encode(frame)
         )

@@ -54,7 +54,8 @@ class JitterBuffer:
         """Take one packet; `now` in seconds."""
         number = packet.sequence_number
         if self._expected is None:
-            self._expected = number
+            self._begin(number)
+        assert self._expected is not None
         ahead = uint16_ahead(number, self._expected)
         if not -MAX_BEHIND <= ahead <= MAX_AHEAD:
             return self._push_far(packet, now)
@@ -89,8 +90,12 @@ class JitterBuffer:
         if self._stray is not None:
             self._drop_stray()
         self._expected = None
-        self._missed.clear()
         return out
+
+    def _begin(self, number: int) -> None:
+        self._expected = number
+        # What the first packet overtook was never heard: late, not duplicate.
+        self._missed = {uint16_add(number, -i) for i in range(1, MAX_BEHIND + 1)}
 
     def _push_far(self, packet: RtpPacket, now: float) -> list[RtpPacket | Lost]:
         first = self._stray

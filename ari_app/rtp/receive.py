@@ -17,6 +17,8 @@ from ari_app.rtp.conceal import FADE_SAMPLES, Concealer
 from ari_app.rtp.jitter import JitterBuffer, Lost
 from ari_app.rtp.packet import RtpPacket, parse_rtp
 
+PAYLOAD_TYPE_SLIN = 10
+"""L16 mono in RFC 3551 is at 44.1 kHz; Asterisk uses the number for slin at 8 kHz, both ways."""
 FRAME_S = FRAME_MS / 1000
 FRAME_SAMPLES = FRAME_BYTES // SAMPLE_BYTES
 PATIENCE_FRAMES = 6
@@ -64,21 +66,13 @@ class RtpCounters:
 
 
 class ReceiveStream:
-    """One leg's incoming audio, of its one peer."""
+    """One leg's incoming audio."""
 
-    def __init__(
-        self,
-        decode: Callable[[bytes], bytes],
-        *,
-        payload_type: int,
-        peer: tuple[str, int],
-        started_at: float,
-    ) -> None:
+    def __init__(self, decode: Callable[[bytes], bytes], *, started_at: float) -> None:
         """`decode` turns any payload into PCM16 at 8 kHz; `started_at` is when time begins for the leg."""
         self._decode = decode
-        self._payload_type = payload_type
-        self._peer = peer
         self._started_at = started_at
+        self._peer: tuple[str, int] | None = None
         self._ssrc: int | None = None
         self._rivals: list[RtpPacket] = []
         """The latest packets, if they are of another SSRC."""
@@ -92,6 +86,10 @@ class ReceiveStream:
         """Produced since the last packet was heard."""
         self._received = self._foreign = self._malformed = self._not_audio = 0
         self._filled = self._dropped = 0
+
+    def lock(self, peer: tuple[str, int]) -> None:
+        """Hear this address only; before that, nobody."""
+        self._peer = peer
 
     def push(self, data: bytes, source: tuple[str, int], now: float) -> None:
         """Take one datagram; whatever is wrong with it is counted and costs this datagram only."""
@@ -165,7 +163,7 @@ class ReceiveStream:
             if isinstance(item, Lost):
                 self._pcm += self._concealer.missing(self._lost_samples(item.count, now))
                 continue
-            pcm = self._decode(item.payload) if item.payload_type == self._payload_type else b""
+            pcm = self._decode(item.payload) if item.payload_type == PAYLOAD_TYPE_SLIN else b""
             if not pcm:
                 self._not_audio += 1
                 continue
