@@ -28,7 +28,7 @@ from ari_app.config import Config
 from ari_app.dialog.echo import Echo
 from ari_app.dialog.pipeline import Pipeline, PipelineSettings
 from ari_app.dialog.ports import Brain, TextToSpeech
-from ari_app.errors import AriError, ConfigError, EngineError
+from ari_app.errors import AriError, AriUnreachable, ConfigError, EngineError
 from ari_app.logs import mask_number
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings
@@ -40,6 +40,7 @@ from ari_app.rtp.endpoint import RtpSender
 logger = logging.getLogger(__name__)
 
 RENDER_TIMEOUT_S = 10
+FIRST_CONNECTION_S = 30
 DRAIN_S = 5
 """On a stop, callers in conversation get this long to finish before they are hung up."""
 
@@ -81,7 +82,7 @@ class App:
             SetupError, ConfigError: see their text.
         """
         async with self._running() as connection:
-            await self._first(connection, self._client.registered.wait())
+            await self._first(connection, self._registered())
             ready()
             await self._first(connection, stop.wait())
             await self._drain()
@@ -147,6 +148,18 @@ class App:
                 connection.cancel()
                 await asyncio.gather(connection, return_exceptions=True)
 
+    async def _registered(self) -> None:
+        """Wait for the first registration: Asterisk may be starting beside us, but not for ever."""
+        try:
+            async with asyncio.timeout(FIRST_CONNECTION_S):
+                await self._client.registered.wait()
+        except TimeoutError:
+            raise AriUnreachable(
+                f"register at {self._config.ari_url} within {FIRST_CONNECTION_S} s",
+                None,
+                "start Asterisk, or correct ARI_URL",
+            ) from None
+
     async def _end_calls(self) -> None:
         for call in self._calls.values():
             call.hang_up("the application is stopping")
@@ -206,6 +219,7 @@ class App:
                 waiting.cancel()
         if connection.done():
             connection.result()
+        await waiting
 
     # --- calls
 
