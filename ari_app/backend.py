@@ -27,6 +27,7 @@ class OfflineBackend:
         self.pid = 0
         self._process: asyncio.subprocess.Process | None = None
         self._drain: asyncio.Task[None] | None = None
+        self._ending = False
 
     async def __aenter__(self) -> OfflineBackend:
         self._process = await asyncio.create_subprocess_exec(
@@ -56,6 +57,7 @@ class OfflineBackend:
         process = self._process
         if process is None:
             return
+        self._ending = True
         assert process.stdin is not None
         process.stdin.close()
         try:
@@ -69,15 +71,35 @@ class OfflineBackend:
 
     async def _read_url(self) -> str:
         assert self._process is not None and self._process.stdout is not None
-        last = ""
-        async for raw in self._process.stdout:
-            last = raw.decode(errors="replace").strip()
-            if last.startswith("listening on "):
-                return last.removeprefix("listening on ")
-            logger.info("%s", last)
-        raise SetupError(last.removeprefix("error: ") or "The embedded offline backend ended without a word.")
+        while line := await _line(self._process.stdout):
+            if line.startswith("listening on "):
+                return line.removeprefix("listening on ")
+            if line.startswith("error: "):
+                raise SetupError(line.removeprefix("error: "))
+            logger.info("%s", line)
+        status = await self._process.wait()
+        raise SetupError(
+            f"The embedded offline backend ended at its start with status {status}: "
+            "run `python -m ari_app offline` to see why."
+        )
 
     async def _log_output(self) -> None:
         assert self._process is not None and self._process.stdout is not None
-        async for raw in self._process.stdout:
-            logger.info("offline backend: %s", raw.decode(errors="replace").rstrip())
+        while line := await _line(self._process.stdout):
+            logger.info("offline backend: %s", line)
+        status = await self._process.wait()
+        if not self._ending:
+            logger.error(
+                "the offline backend ended with status %d: no call can be answered until a restart", status
+            )
+
+
+async def _line(output: asyncio.StreamReader) -> str:
+    """The next line, however long, at most its first 64 KiB; empty at the end."""
+    try:
+        raw = await output.readuntil(b"\n")
+    except asyncio.LimitOverrunError as error:
+        raw = await output.readexactly(error.consumed)
+    except asyncio.IncompleteReadError as error:
+        raw = error.partial
+    return raw.decode(errors="replace").strip() or ("" if not raw else "-")

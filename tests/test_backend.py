@@ -1,0 +1,89 @@
+"""The offline backend as a child process: it comes, it goes with its parent, and its failures reach the user."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from ari_app.backend import OfflineBackend
+from ari_app.errors import SetupError
+
+PARENT = """
+import asyncio
+from ari_app.backend import OfflineBackend
+
+async def main():
+    async with OfflineBackend() as backend:
+        print(backend.pid, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie that nobody has reaped yet is dead.
+    return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+
+
+async def gone(pid: int, within_s: float = 10) -> bool:
+    for _ in range(int(within_s / 0.1)):
+        if not alive(pid):
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
+async def test_it_answers_while_entered_and_is_gone_afterwards(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        async with (
+            OfflineBackend() as backend,
+            aiohttp.ClientSession() as session,
+            session.get(f"{backend.url}/models") as answer,
+        ):
+            assert answer.status == 200
+        assert await gone(backend.pid)
+    assert "whisper-base" in caplog.text, "models and licences are said"
+    assert "ended with status" not in caplog.text
+
+
+async def test_it_ends_when_its_parent_is_killed() -> None:
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PARENT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert parent.stdout is not None
+    async with asyncio.timeout(60):
+        pid = int(await parent.stdout.readline())
+    parent.kill()
+    await parent.wait()
+    assert await gone(pid)
+
+
+async def test_its_death_is_an_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with OfflineBackend() as backend:
+        os.kill(backend.pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while "ended with status -9" not in caplog.text:
+                await asyncio.sleep(0.05)
+
+
+async def test_a_cache_that_cannot_be_written_reaches_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    with pytest.raises(SetupError, match="XDG_CACHE_HOME"):
+        async with OfflineBackend():
+            pass
