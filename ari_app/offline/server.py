@@ -129,6 +129,8 @@ class Backend:
         upload = form.get("file")
         if not isinstance(upload, web.FileField):
             raise Refused("The field 'file' is missing: send the audio as a file.", param="file")
+        with upload.file:  # closed here, because a cancelled request would leave it open
+            data = upload.file.read()
         answer_format = form.get("response_format", "json")
         if answer_format not in ("json", "text", "verbose_json"):
             raise Refused("response_format must be json, text or verbose_json.", param="response_format")
@@ -137,7 +139,6 @@ class Backend:
             if not self._whisper.knows(language):
                 raise Refused(f"'{language}' is not an ISO 639-1 code that Whisper knows.", param="language")
         with self._admitted():
-            data = upload.file.read()
             heard, seconds = await _in(self._ears, self._hear, data, languages or DEFAULT_LANGUAGES)
         if answer_format == "text":
             return web.Response(text=heard.text + "\n")

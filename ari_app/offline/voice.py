@@ -47,7 +47,7 @@ def speak(piece: str, voice: str, speed: float = 1.0) -> bytes:
 
     Blocks for some tens of milliseconds. One call at a time: two at once are no faster together.
     """
-    pcm = py_nanotts.NanoTTS().speak(piece, voice=voice, volume=VOLUME, speed=speed)
+    pcm: bytes = py_nanotts.NanoTTS().speak(piece, voice=voice, volume=VOLUME, speed=speed)
     samples = np.frombuffer(pcm, "<i2")
     blocks = samples[: len(samples) // BLOCK * BLOCK].reshape(-1, BLOCK).astype(np.float32)
     loud = np.flatnonzero(np.square(blocks).mean(axis=1) > QUIET_RMS**2)
