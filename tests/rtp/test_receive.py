@@ -1,0 +1,273 @@
+"""From datagrams to continuous time: faults of the stream, and the clock."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ari_app.audio.codec import slin_to_pcm16
+from ari_app.rtp.packet import RtpPacket
+from ari_app.rtp.receive import PATIENCE_FRAMES, ReceiveStream
+
+PEER = ("127.0.0.1", 4000)
+TICK_S = 0.02
+SILENCE = bytes(320)
+
+
+def loud(value: int, samples: int = 160) -> bytes:
+    """PCM of one value, so that each frame can be told from the others."""
+    return np.full(samples, 1000 + value, "<i2").tobytes()
+
+
+class Line:
+    """A stream on a virtual clock of 20 ms ticks."""
+
+    def __init__(self) -> None:
+        self.stream = ReceiveStream(slin_to_pcm16, started_at=0.0)
+        self.stream.lock(PEER)
+        self.now = 0.0
+        self.out: list[bytes] = []
+        self.sequence_number = 65_500
+        self.ssrc = 7
+
+    def send(self, pcm: bytes, *, payload_type: int = 10, source: tuple[str, int] = PEER) -> None:
+        big_endian = np.frombuffer(pcm, "<i2").astype(">i2").tobytes()
+        packet = RtpPacket(payload_type, self.sequence_number % 2**16, 0, self.ssrc, big_endian)
+        self.stream.push(packet.to_bytes(), source, self.now)
+        self.sequence_number += 1
+
+    def take(self) -> list[bytes]:
+        frames = self.stream.take(self.now)
+        self.out += frames
+        return frames
+
+    def tick(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.now += TICK_S
+            self.take()
+
+    def talk(self, frames: int, first: int = 0) -> None:
+        """A frame per tick, taken as it comes."""
+        for index in range(frames):
+            self.tick()
+            self.send(loud(first + index))
+            self.take()
+
+    def count(self) -> dict[str, int]:
+        return {name: value for name, value in asdict(self.stream.counters).items() if value}
+
+
+def values(frames: list[bytes]) -> list[int]:
+    """First sample of each frame, 0 for silence."""
+    return [int(np.frombuffer(frame, "<i2")[80]) for frame in frames]
+
+
+def test_frames_pass_at_once() -> None:
+    line = Line()
+    line.talk(100)
+    assert line.out == [loud(index) for index in range(100)]
+    assert line.count() == {"received": 100}
+
+
+@pytest.mark.parametrize("packet_ms", [10, 20, 30, 40, 60, 100, 200])
+def test_any_packet_size_becomes_20_ms_frames(packet_ms: int) -> None:
+    line = Line()
+    sound = np.arange(1000, 1000 + 8000 * 6 // 5, dtype="<i2").tobytes()
+    size = packet_ms * 16
+    due = 0.0
+    for start in range(0, len(sound), size):
+        while line.now + 1e-9 < due:
+            line.tick()
+        line.send(sound[start : start + size])
+        due += packet_ms / 1000
+    line.take()
+    assert b"".join(line.out) == sound
+    assert "silence_filled" not in line.count()
+
+
+def test_when_nothing_comes_time_goes_on_in_silence() -> None:
+    line = Line()
+    line.tick(100)
+    assert line.out == [SILENCE] * (100 - PATIENCE_FRAMES)
+
+
+@pytest.mark.parametrize("gap_frames", [5, 10, 50, 400])
+def test_a_talk_gap_lasts_as_long_as_it_lasted(gap_frames: int) -> None:
+    """The far end stops sending, its numbers go on without a hole (DTX)."""
+    line = Line()
+    line.tick(20)
+    for _ in range(5):
+        line.talk(50)
+        line.tick(gap_frames)
+    line.talk(50)
+    elapsed = round(line.now / TICK_S)
+    assert elapsed - PATIENCE_FRAMES <= len(line.out) <= elapsed + 1
+    assert sum(value > 990 for value in values(line.out)) >= 300, "all that was said is heard"
+
+
+def test_time_lost_in_short_gaps_is_made_good_in_the_next_long_one() -> None:
+    line = Line()
+    for _ in range(5):
+        line.talk(50)
+        line.tick(2)
+    line.tick(20)
+    assert len(line.out) == round(line.now / TICK_S) - PATIENCE_FRAMES
+
+
+@pytest.mark.parametrize("lost_frames", [1, 2, 5, 20, 250, 450])
+def test_an_outage_is_not_counted_twice(lost_frames: int) -> None:
+    """Nothing comes and the numbers have a hole: silence by the clock and concealment fill it once."""
+    line = Line()
+    line.talk(50)
+    line.sequence_number += lost_frames
+    line.tick(lost_frames)
+    line.talk(50, first=100)
+    line.tick(10)
+    assert line.count()["lost"] == lost_frames
+    elapsed = round(line.now / TICK_S)
+    assert elapsed - PATIENCE_FRAMES - 1 <= len(line.out) <= elapsed + 1
+    assert [value for value in values(line.out) if value > 1099] == list(range(1100, 1150))
+
+
+@pytest.mark.parametrize("jump", [30, 400, 5_000, 34_000])
+def test_a_jump_of_the_numbers_makes_no_time(jump: int) -> None:
+    line = Line()
+    line.talk(50)
+    line.sequence_number += jump
+    line.talk(50, first=100)
+    assert len(line.out) <= 104
+    assert sum(value > 1099 for value in values(line.out)) >= 49
+
+
+def test_a_delay_spike_is_heard_in_full_and_won_back_in_quiet() -> None:
+    line = Line()
+    line.talk(50)
+    line.tick(30)
+    for index in range(30):  # what was under way arrives at once
+        line.send(loud(100 + index))
+    line.talk(20, first=130)
+    assert [value for value in values(line.out) if value > 1099] == list(range(1100, 1150))
+    behind = len(line.out) - round(line.now / TICK_S)
+    assert behind > 10
+    for _ in range(50):
+        line.tick()
+        line.send(SILENCE)
+        line.take()
+    assert len(line.out) - round(line.now / TICK_S) <= 10
+    assert line.count()["quiet_dropped"] == behind - 10
+
+
+def test_a_stall_of_ours_loses_nothing() -> None:
+    """After 3 s the socket's buffer is read first; no silence comes between."""
+    line = Line()
+    line.talk(50)
+    line.now += 3.0
+    for index in range(150):
+        line.send(loud(100 + index))
+        line.take()
+    assert values(line.out)[50:] == list(range(1100, 1250))
+    assert "silence_filled" not in line.count()
+
+
+def test_one_lost_packet_is_concealed_in_place() -> None:
+    line = Line()
+    line.talk(10)
+    line.tick()
+    line.sequence_number += 1
+    line.talk(10, first=20)
+    line.tick(5)
+    shown = values(line.out)
+    assert len(shown) == 21
+    assert 600 < shown[10] < 1010, "the last frame, fading"
+    assert line.count() == {"received": 20, "lost": 1}
+
+
+def test_others_are_not_heard() -> None:
+    line = Line()
+    line.send(loud(1), source=("127.0.0.1", 4001))
+    line.send(loud(1), source=("127.0.0.2", 4000))
+    assert line.take() == []
+    assert line.count() == {"foreign": 2}
+
+
+def test_before_the_lock_nobody_is_heard() -> None:
+    stream = ReceiveStream(slin_to_pcm16, started_at=0.0)
+    stream.push(RtpPacket(10, 1, 1, 1, loud(1)).to_bytes(), PEER, 0.0)
+    assert stream.take(0.01) == []
+    assert stream.counters.foreign == 1
+
+
+def test_garbage_costs_itself_only() -> None:
+    line = Line()
+    line.talk(5)
+    for data in (b"", b"x" * 11, bytes(400), b"\x80\x0a" + bytes(10) + bytes(3202)):
+        line.stream.push(data, PEER, line.now)
+    line.talk(5, first=5)
+    assert values(line.out) == list(range(1000, 1010))
+    assert line.count() == {"received": 10, "malformed": 4}
+
+
+def test_packets_without_audio_take_no_time_and_are_not_lost() -> None:
+    line = Line()
+    line.talk(5)
+    line.send(loud(500), payload_type=13)
+    line.send(b"")
+    line.talk(5, first=5)
+    assert values(line.out) == list(range(1000, 1010))
+    assert line.count() == {"received": 12, "not_audio": 2}
+
+
+def test_a_new_stream_of_the_peer_is_followed_without_loss() -> None:
+    line = Line()
+    line.talk(10)
+    line.ssrc, line.sequence_number = 8, 100
+    line.talk(10, first=10)
+    assert values(line.out) == list(range(1000, 1020))
+    assert line.count() == {"received": 20}
+
+
+def test_a_stray_stream_between_is_not_followed() -> None:
+    line = Line()
+    for index in range(10):
+        line.talk(1, first=index)
+        mine, line.ssrc, line.sequence_number = line.sequence_number, 9, 40 + index
+        line.send(loud(500))
+        line.ssrc, line.sequence_number = 7, mine
+    assert values(line.out) == list(range(1000, 1010))
+    assert line.count() == {"received": 10, "foreign": 10}
+
+
+datagrams = st.one_of(
+    st.binary(max_size=60),
+    st.builds(
+        lambda number, ssrc, samples, kind: RtpPacket(kind, number, 0, ssrc, bytes(2 * samples)).to_bytes(),
+        st.integers(0, 2**16 - 1),
+        st.integers(1, 3),
+        st.sampled_from([0, 1, 80, 160, 161, 1600]),
+        st.sampled_from([10, 13]),
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(datagrams, st.floats(0, 1.5)), max_size=60))
+def test_whatever_comes_time_goes_on(steps: list[tuple[bytes, float]]) -> None:
+    """Whole frames only; never behind the clock for longer than patience; bounded ahead."""
+    stream = ReceiveStream(slin_to_pcm16, started_at=0.0)
+    stream.lock(PEER)
+    now, frames, given_bytes = 0.0, 0, 0
+    for data, pause_s in steps:
+        stream.push(data, PEER, now)
+        given_bytes += len(data)
+        now += pause_s
+        taken = stream.take(now)
+        assert all(len(frame) == 320 for frame in taken)
+        frames += len(taken)
+    now += 1.0
+    frames += len(stream.take(now))
+    elapsed = int(now / TICK_S + 1e-6)
+    assert frames >= elapsed - PATIENCE_FRAMES - 1
+    assert frames <= elapsed + given_bytes / 320 + 3 * (len(steps) + 1)
+    assert stream.counters.received + stream.counters.foreign + stream.counters.malformed == len(steps)
