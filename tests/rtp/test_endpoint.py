@@ -1,0 +1,374 @@
+"""The media shell on loopback: one sender, real sockets, a peer with faults."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from ari_app.audio.codec import pcm16_to_slin, slin_to_pcm16
+from ari_app.dialog.ports import ItemFinished, ItemStarted, PlayoutMark
+from ari_app.errors import MediaError
+from ari_app.rtp.endpoint import RtpEndpoint, RtpSender, bind
+from ari_app.rtp.pacer import MAX_BURST_FRAMES
+from tests.fakes.rtp_peer import RtpPeer
+
+FRAME = 320
+
+
+class Listener:
+    """What the leg reports; `fail_on` makes one of its callbacks raise."""
+
+    def __init__(self, fail_on: str = "") -> None:
+        self.heard: list[tuple[bytes, float]] = []
+        self.sent: list[tuple[bytes, float]] = []
+        self.marks: list[tuple[PlayoutMark, float]] = []
+        self._fail_on = fail_on
+
+    def on_frame(self, pcm: bytes, now: float) -> None:
+        self.heard.append((pcm, now))
+        self._maybe_fail("frame")
+
+    def on_sent(self, pcm: bytes, now: float) -> None:
+        self.sent.append((pcm, now))
+        self._maybe_fail("sent")
+
+    def on_mark(self, mark: PlayoutMark, now: float) -> None:
+        self.marks.append((mark, now))
+        self._maybe_fail("mark")
+
+    def _maybe_fail(self, what: str) -> None:
+        if what == self._fail_on:
+            raise RuntimeError(f"listener of {what}")
+
+
+def leg_of(
+    sender: RtpSender,
+    listener: Listener,
+    *,
+    ports: tuple[int, int] | None = None,
+    encode: Callable[[bytes], bytes] = pcm16_to_slin,
+) -> RtpEndpoint:
+    return RtpEndpoint(
+        sender,
+        host="127.0.0.1",
+        ports=ports,
+        decode=slin_to_pcm16,
+        encode=encode,
+        on_frame=listener.on_frame,
+        on_sent=listener.on_sent,
+        on_mark=listener.on_mark,
+    )
+
+
+@asynccontextmanager
+async def connected(
+    listener: Listener, peer: RtpPeer, sender: RtpSender, encode: Callable[[bytes], bytes] = pcm16_to_slin
+) -> AsyncIterator[RtpEndpoint]:
+    leg = leg_of(sender, listener, encode=encode)
+    await leg.open()
+    leg.connect(*peer.address)
+    try:
+        yield leg
+    finally:
+        leg.close()
+        await asyncio.sleep(0)
+
+
+def tone(frames: int) -> list[bytes]:
+    """Frames that can be told apart."""
+    return [np.full(160, 1000 + index, "<i2").tobytes() for index in range(frames)]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_it_speaks_first_and_without_a_pause() -> None:
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender) as leg:
+        connected_at = asyncio.get_running_loop().time()
+        await until(lambda: len(peer.arrivals) >= 25)
+        assert peer.arrivals[0].at - connected_at < 0.1
+        peer.assert_clean()
+        steps = np.diff([arrival.timestamp for arrival in peer.arrivals]) % 2**32
+        assert set(steps) == {160}
+        assert {arrival.payload for arrival in peer.arrivals} == {bytes(FRAME)}
+        # A packet may be under way still.
+        assert 0 <= leg.counters.sent - len(peer.arrivals) <= 1
+        assert len(listener.sent) == leg.counters.sent
+
+
+async def test_before_connect_nothing_leaves_and_nobody_is_heard() -> None:
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender:
+        leg = leg_of(sender, listener)
+        await leg.open()
+        peer.send_one(leg.local_address, tone(1)[0])
+        await asyncio.sleep(0.06)
+        assert (peer.arrivals, listener.heard, listener.sent) == ([], [], [])
+        leg.close()
+
+
+async def test_speech_leaves_whole_between_silence_and_is_marked() -> None:
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender) as leg:
+        frames = tone(5)
+        leg.pacer.play("a", b"".join(frames))
+        leg.pacer.finish("a")
+        await until(lambda: len(peer.arrivals) >= 8)
+        peer.assert_clean()
+        got = [slin_to_pcm16(arrival.payload) for arrival in peer.arrivals]
+        first = got.index(frames[0])
+        assert got[first : first + 5] == frames
+        assert [mark for mark, _ in listener.marks] == [ItemStarted("a"), ItemFinished("a", 100.0)]
+        assert [pcm for pcm, _ in listener.sent][first : first + 5] == frames
+
+
+async def test_the_caller_is_heard_through_a_bad_network() -> None:
+    """Lost, doubled and overtaken packets, and others who talk to our port."""
+    listener = Listener()
+    async with (
+        RtpPeer() as peer,
+        RtpPeer() as stranger,
+        RtpSender() as sender,
+        connected(listener, peer, sender) as leg,
+    ):
+        peer.lose = lambda index: index in (20, 40, 41)
+        peer.duplicate = lambda index: index % 10 == 4
+        peer.swap = lambda index: index % 12 == 5
+        frames = tone(60)
+        sending = asyncio.create_task(peer.send(leg.local_address, frames))
+        await stranger.send(leg.local_address, tone(10))
+        peer.send_raw(leg.local_address, b"\xff" * 50)
+        await sending
+        await until(lambda: any(pcm == frames[-1] for pcm, _ in listener.heard))
+        heard = [pcm for pcm, _ in listener.heard if pcm in frames]
+        # The frame after a gap begins with 5 ms of blending.
+        assert heard == [frame for at, frame in enumerate(frames) if at not in (20, 21, 40, 41, 42)]
+        counters = leg.counters
+        assert (counters.lost, counters.duplicate, counters.reordered, counters.late) == (3, 6, 4, 0)
+        assert (counters.received, counters.foreign, counters.malformed) == (60 - 3 + 6, 10, 1)
+
+
+async def test_jitter_and_a_new_stream_lose_nothing() -> None:
+    """Packets up to 30 ms late in any order; half-way the peer takes another SSRC and other numbers."""
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender) as leg:
+        peer.jitter_s = 0.03
+        frames = tone(60)
+        await peer.send(leg.local_address, frames[:30])
+        peer.ssrc, peer.sequence_number = 0xBEEF, 7
+        await peer.send(leg.local_address, frames[30:])
+        await until(lambda: leg.counters.received == 60)
+        await asyncio.sleep(0.08)
+        heard = [int(np.frombuffer(pcm, "<i2")[80]) for pcm, _ in listener.heard]
+        assert [value for value in heard if value >= 1000] == list(range(1000, 1060))
+
+
+async def test_a_stalled_loop_makes_frames_late_and_loses_none() -> None:
+    """80 ms without the loop: the late frames leave at once, the numbers and the time go on."""
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender) as leg:
+        frames = tone(40)
+        leg.pacer.play("a", b"".join(frames))
+        leg.pacer.finish("a")
+        await until(lambda: len(listener.sent) >= 5)
+        time.sleep(0.08)  # noqa: ASYNC251 - the stall
+        await until(lambda: any(isinstance(mark, ItemFinished) for mark, _ in listener.marks))
+        await until(lambda: len(peer.arrivals) == leg.counters.sent)
+        peer.assert_clean()
+        got = [slin_to_pcm16(arrival.payload) for arrival in peer.arrivals]
+        assert [pcm for pcm in got if any(pcm)] == frames
+        assert leg.counters.sent_late >= 3
+
+
+async def test_a_long_stall_is_passed_over_and_nothing_drifts() -> None:
+    """400 ms: five frames at once, the rest of the time is jumped over in the timestamp and in the tap."""
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender) as leg:
+        frames = tone(40)
+        leg.pacer.play("a", b"".join(frames))
+        leg.pacer.finish("a")
+        await until(lambda: len(listener.sent) >= 5)
+        time.sleep(0.4)  # noqa: ASYNC251 - the stall
+        await until(lambda: any(isinstance(mark, ItemFinished) for mark, _ in listener.marks))
+        await until(lambda: len(peer.arrivals) == leg.counters.sent)
+        peer.assert_clean()
+        assert [p for p in (slin_to_pcm16(a.payload) for a in peer.arrivals) if any(p)] == frames
+        counters = leg.counters
+        assert counters.sent_skipped >= 10
+        stamps = [arrival.timestamp for arrival in peer.arrivals]
+        steps = (np.diff(stamps) % 2**32) // 160
+        assert steps.sum() - len(steps) == counters.sent_skipped
+        assert len(listener.sent) == counters.sent + counters.sent_skipped
+        # All that left at one instant left in one burst.
+        bursts = np.unique([now for pcm, now in listener.sent if any(pcm)], return_counts=True)[1]
+        assert bursts.max() <= MAX_BURST_FRAMES
+        # No drift: the stamps followed the clock.
+        passed_s = listener.sent[-1][1] - listener.sent[0][1]
+        assert abs(len(listener.sent) * 0.02 - passed_s) < 0.1
+
+
+async def test_silence_is_heard_by_the_clock() -> None:
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender):
+        await asyncio.sleep(0.4)
+        assert 5 <= len(listener.heard) <= 20
+        assert {pcm for pcm, _ in listener.heard} == {bytes(FRAME)}
+
+
+@pytest.mark.parametrize("fail_on", ["frame", "sent", "mark"])
+async def test_a_failing_listener_stops_nobody(fail_on: str, caplog: pytest.LogCaptureFixture) -> None:
+    bad, good = Listener(fail_on), Listener()
+    async with (
+        RtpPeer() as peer_1,
+        RtpPeer() as peer_2,
+        RtpSender() as sender,
+        connected(bad, peer_1, sender) as leg,
+        connected(good, peer_2, sender),
+    ):
+        for item_id in ("a", "b"):
+            leg.pacer.play(item_id, b"".join(tone(3)))
+            leg.pacer.finish(item_id)
+        await peer_1.send(leg.local_address, tone(10))
+        await until(lambda: len(peer_1.arrivals) >= 15 and len(peer_2.arrivals) >= 15)
+        assert len(bad.heard) >= 10 and len(bad.marks) == 4
+    assert len(caplog.records) == 1, "once per call"
+    assert caplog.records[0].exc_info is not None
+
+
+async def test_a_leg_that_breaks_inside_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    def encode(pcm: bytes) -> bytes:
+        raise ZeroDivisionError
+
+    async with (
+        RtpPeer() as peer_1,
+        RtpPeer() as peer_2,
+        RtpSender() as sender,
+        connected(Listener(), peer_1, sender, encode),
+        connected(Listener(), peer_2, sender),
+    ):
+        await until(lambda: len(peer_2.arrivals) >= 10)
+        assert peer_1.arrivals == []
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_a_closed_port_at_the_far_end_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender) as leg:
+        await until(lambda: len(peer.arrivals) >= 2)
+        peer.close()
+        sent = leg.counters.sent
+        await until(lambda: leg.counters.sent >= sent + 10)
+    assert caplog.records == []
+
+
+async def test_close_frees_the_port_and_ends_the_sending() -> None:
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender:
+        leg = leg_of(sender, listener)
+        await leg.open()
+        leg.connect(*peer.address)
+        await until(lambda: len(peer.arrivals) >= 2)
+        address = leg.local_address
+        leg.close()
+        leg.close()
+        await asyncio.sleep(0.01)
+        sent = leg.counters.sent
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(address)
+        await asyncio.sleep(0.06)
+        assert leg.counters.sent == sent
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not tasks
+
+
+class Closer(Listener):
+    """Ends another leg as soon as it can."""
+
+    victim: RtpEndpoint | None = None
+
+    def on_sent(self, pcm: bytes, now: float) -> None:
+        if self.victim is not None:
+            self.victim.close()
+
+
+async def test_a_leg_closed_by_a_listener_of_another_is_not_sent() -> None:
+    closer = Closer()
+    async with (
+        RtpPeer() as peer,
+        RtpSender() as sender,
+        connected(closer, peer, sender),
+        connected(Listener(), peer, sender) as victim,
+    ):
+        closer.victim = victim
+        await asyncio.sleep(0.06)
+        assert victim.counters.sent == 0
+
+
+async def test_a_host_name_is_refused() -> None:
+    async with RtpSender() as sender:
+        leg = leg_of(sender, Listener())
+        await leg.open()
+        with pytest.raises(MediaError, match="asterisk.example"):
+            leg.connect("asterisk.example", 4000)
+        leg.close()
+
+
+async def test_connect_after_close_does_nothing() -> None:
+    async with RtpSender() as sender:
+        leg = leg_of(sender, Listener())
+        await leg.open()
+        leg.close()
+        leg.connect("127.0.0.1", 4000)
+        await asyncio.sleep(0.05)
+        assert leg.counters.sent == 0
+
+
+# --- ports -------------------------------------------------------------------------------------------
+
+
+def free_range(count: int) -> tuple[int, int]:
+    """A range of `count` ports, each free a moment ago."""
+    for first in range(42_000, 60_000, count):
+        held = []
+        try:
+            for port in range(first, first + count):
+                held.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                held[-1].bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        finally:
+            for one in held:
+                one.close()
+        return first, first + count - 1
+    raise AssertionError("no free ports")
+
+
+def test_a_range_is_used_to_its_last_port_and_then_refused() -> None:
+    ports = free_range(5)
+    bound = [bind("127.0.0.1", ports) for _ in range(5)]
+    try:
+        assert sorted(one.getsockname()[1] for one in bound) == list(range(ports[0], ports[1] + 1))
+        with pytest.raises(MediaError, match=f"{ports[0]}-{ports[1]}"):
+            bind("127.0.0.1", ports)
+    finally:
+        for one in bound:
+            one.close()
+
+
+def test_an_address_that_is_not_ours_is_refused() -> None:
+    with pytest.raises(MediaError, match=r"192\.0\.2\.1"):
+        bind("192.0.2.1", None)
+
+
+def test_voice_is_marked_for_the_network() -> None:
+    with bind("127.0.0.1", None) as bound:
+        assert bound.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == 0xB8

@@ -1,0 +1,232 @@
+"""Playout: what leaves, what was heard, and when."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ari_app.dialog.ports import ItemFinished, ItemStarted
+from ari_app.rtp.pacer import MAX_BURST_FRAMES, MAX_QUEUED_BYTES, REMEMBERED_ITEMS, FrameClock, Pacer
+
+FRAME = 320
+SILENCE = bytes(FRAME)
+
+
+def speech(length_bytes: int, first: int = 1000) -> bytes:
+    return np.arange(first, first + length_bytes // 2, dtype="<i2").tobytes()
+
+
+def drain(pacer: Pacer, frames: int = 500) -> list[bytes]:
+    """The frames until the pacer has nothing more to say."""
+    out = []
+    for _ in range(frames):
+        if not pacer.speaking:
+            break
+        out.append(pacer.next_frame())
+    return out
+
+
+def test_nothing_to_say_is_silence() -> None:
+    pacer = Pacer()
+    assert pacer.next_frame() == SILENCE
+    assert not pacer.speaking and pacer.take_marks() == []
+
+
+@given(st.lists(st.lists(st.integers(0, 700), max_size=8), min_size=1, max_size=5))
+def test_all_that_is_given_leaves_in_order_however_it_is_cut(items: list[list[int]]) -> None:
+    pacer = Pacer()
+    given_pcm: dict[str, bytes] = {}
+    for number, chunks in enumerate(items):
+        item_id = f"i{number}"
+        given_pcm[item_id] = speech(2 * sum(chunks), first=1 + 1000 * number)
+        at = 0
+        for samples in chunks:
+            pacer.play(item_id, given_pcm[item_id][at : at + 2 * samples])
+            at += 2 * samples
+        pacer.finish(item_id)
+    frames = drain(pacer)
+    expected = b"".join(pcm.ljust(-(-len(pcm) // FRAME) * FRAME, b"\0") for pcm in given_pcm.values())
+    assert b"".join(frames).removesuffix(SILENCE) == expected.removesuffix(SILENCE)
+    assert all(len(frame) == FRAME for frame in frames)
+    finished = [mark for mark in pacer.take_marks() if isinstance(mark, ItemFinished)]
+    assert [(mark.item_id, mark.played_ms) for mark in finished] == [
+        (item_id, len(pcm) / 16) for item_id, pcm in given_pcm.items()
+    ]
+    assert all(pacer.played_ms(item_id) == len(pcm) / 16 for item_id, pcm in given_pcm.items())
+
+
+Step = tuple[str, int]
+steps = st.lists(
+    st.tuples(st.sampled_from(["play", "finish", "clear", "frame", "frame", "frame"]), st.integers(0, 500)),
+    max_size=80,
+)
+
+
+@settings(max_examples=200)
+@given(steps)
+def test_played_ms_is_what_left(script: list[Step]) -> None:
+    """Against a plain list of bytes: whatever the order of calls, heard is what left, to the sample."""
+    pacer = Pacer()
+    generation, queue, finished, left = 0, b"", False, {0: 0}
+    for action, size in script:
+        item_id = f"g{generation}"
+        if action == "play" and not finished:
+            pacer.play(item_id, speech(2 * size))
+            queue += speech(2 * size)
+        elif action == "finish" and queue:
+            pacer.finish(item_id)
+            finished = True
+        elif action == "clear":
+            pacer.clear()
+            generation, queue, finished = generation + 1, b"", False
+            left[generation] = 0
+        elif action == "frame":
+            frame = pacer.next_frame()
+            assert len(frame) == FRAME
+            if len(queue) >= FRAME or (finished and queue):
+                size_bytes = min(FRAME, len(queue))
+                assert frame == queue[:size_bytes].ljust(FRAME, b"\0")
+                queue = queue[size_bytes:]
+                left[generation] += size_bytes
+                if finished and not queue:
+                    generation, finished = generation + 1, False
+                    left[generation] = 0
+    for number, length_bytes in left.items():
+        assert pacer.played_ms(f"g{number}") == length_bytes / 16
+
+
+def test_marks_tell_first_and_last_frame() -> None:
+    pacer = Pacer()
+    pacer.play("a", speech(FRAME + 100))
+    assert pacer.take_marks() == []
+    pacer.next_frame()
+    assert pacer.take_marks() == [ItemStarted("a")]
+    pacer.finish("a")
+    pacer.next_frame()
+    assert pacer.take_marks() == [ItemFinished("a", 420 / 16)]
+    assert not pacer.speaking
+
+
+def test_an_item_that_runs_dry_waits_and_is_counted() -> None:
+    pacer = Pacer()
+    pacer.play("a", speech(FRAME + 100))
+    pacer.next_frame()
+    assert pacer.next_frame()[100:] == SILENCE[100:], "the rest of a frame does not leave alone"
+    assert pacer.next_frame() == SILENCE
+    assert pacer.underruns == 2 and pacer.speaking
+    pacer.play("a", speech(FRAME - 100, first=1210))
+    assert pacer.next_frame() == speech(FRAME, first=1160)
+    pacer.finish("a")
+    assert pacer.next_frame()[100:] == SILENCE[100:]
+    assert ItemFinished("a", 40.0) in pacer.take_marks()
+
+
+def test_waiting_for_the_first_audio_is_no_underrun() -> None:
+    pacer = Pacer()
+    pacer.play("a", b"")
+    pacer.next_frame()
+    assert pacer.underruns == 0
+
+
+def test_items_play_in_the_order_of_their_first_audio() -> None:
+    pacer = Pacer()
+    pacer.play("a", speech(FRAME))
+    pacer.play("b", speech(FRAME, first=5000))
+    pacer.play("a", speech(FRAME, first=2000))
+    assert pacer.next_frame() == speech(FRAME)
+    assert pacer.next_frame() == speech(FRAME, first=2000)
+    pacer.next_frame()
+    pacer.finish("a")
+    assert pacer.next_frame() == speech(FRAME, first=5000)
+
+
+def test_an_item_without_audio_is_finished_too() -> None:
+    pacer = Pacer()
+    pacer.finish("a")
+    assert pacer.next_frame() == SILENCE
+    assert pacer.take_marks() == [ItemFinished("a", 0.0)]
+
+
+def test_clear_falls_to_silence_in_5_ms() -> None:
+    pacer = Pacer()
+    pacer.play("a", np.full(1600, 12_000, "<i2").tobytes())
+    pacer.next_frame()
+    pacer.clear()
+    assert not pacer.speaking
+    tail = np.frombuffer(pacer.next_frame(), "<i2").astype(int)
+    assert tail[0] > 11_000 and not tail[40:].any()
+    assert np.abs(np.diff(tail)).max() < 500
+    assert pacer.next_frame() == SILENCE
+    assert pacer.played_ms("a") == 20.0
+
+
+@pytest.mark.parametrize("frames_heard", [0, 1])
+def test_a_late_finish_of_what_was_cleared_is_no_news(frames_heard: int) -> None:
+    """Otherwise an interrupted sentence would be reported as heard to its end."""
+    pacer = Pacer()
+    pacer.play("a", speech(10 * FRAME))
+    for _ in range(frames_heard):
+        pacer.next_frame()
+    pacer.take_marks()
+    pacer.clear()
+    pacer.finish("a")
+    pacer.next_frame()
+    assert pacer.take_marks() == []
+    assert not pacer.speaking
+    assert pacer.played_ms("a") == 20.0 * frames_heard
+
+
+def test_the_queue_is_bounded() -> None:
+    pacer = Pacer()
+    minute = bytes(60 * 16_000)
+    for _ in range(12):
+        pacer.play("a", minute)
+    assert pacer.dropped_bytes == 2 * len(minute)
+    pacer.clear()
+    pacer.play("b", minute)
+    assert pacer.dropped_bytes == 2 * len(minute)
+    assert 10 * len(minute) == MAX_QUEUED_BYTES
+
+
+def test_old_items_are_forgotten() -> None:
+    pacer = Pacer()
+    for number in range(REMEMBERED_ITEMS + 10):
+        pacer.play(f"i{number}", speech(FRAME))
+        pacer.finish(f"i{number}")
+        pacer.next_frame()
+    assert pacer.played_ms("i9") == 0.0
+    assert pacer.played_ms("i10") == 20.0
+
+
+# --- FrameClock --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wake", [lambda at: at, lambda at: at + 0.0009, lambda at: at + 0.019])
+def test_a_frame_per_20_ms_without_drift(wake: Callable[[float], float]) -> None:
+    clock = FrameClock(1000.0)
+    for index in range(50_000):
+        assert clock.next_at == pytest.approx(1000.0 + index * 0.02, abs=1e-6)
+        assert clock.due(wake(clock.next_at)) == (1, 0)
+
+
+@given(st.lists(st.floats(0, 3), min_size=1, max_size=50))
+def test_after_any_stall_time_is_right_and_bursts_are_bounded(pauses: list[float]) -> None:
+    clock = FrameClock(5.0)
+    now, total = 5.0, 0
+    for pause_s in pauses:
+        now += pause_s
+        sent, skipped = clock.due(now)
+        assert 0 <= sent <= MAX_BURST_FRAMES
+        assert not skipped or sent == MAX_BURST_FRAMES
+        total += sent + skipped
+        assert abs(total - ((now - 5.0) / 0.02 + 0.5)) <= 0.501
+        assert now < clock.next_at <= now + 0.0201
+
+
+def test_too_early_nothing_is_due() -> None:
+    clock = FrameClock(5.0)
+    assert clock.due(4.0) == (0, 0)
+    assert clock.due(5.0) == (1, 0)
+    assert clock.due(5.01) == (0, 0)
