@@ -107,7 +107,7 @@ CLOSE_WORD = 0.84
 EARLIER = 0.5
 """Weight of what the caller spoke of before, where the question refers to it."""
 OTHER_TOPIC = 0.3
-"""Taken off when a topic was asked for and the sentence only shares other words."""
+"""Taken off for a topic that was asked for and is not the sentence's, which only shares other words."""
 
 _PHRASES: Mapping[str, Mapping[str, str]] = {
     "en": {

@@ -166,9 +166,7 @@ class Whisper:
         )[0]
         text = self._tokenizer.decode(result.sequences_ids[0]).strip()
         no_speech, log_prob = float(result.no_speech_prob), float(result.scores[0])
-        if no_speech > NO_SPEECH or log_prob < LOWEST_LOG_PROB or is_repetitive(text):
-            text = ""
-        return Heard(text, language, no_speech, log_prob)
+        return Heard(text if is_speech(text, no_speech, log_prob) else "", language, no_speech, log_prob)
 
     def _detect(self, encoded: Any, languages: Sequence[str]) -> str:
         ranked = self._model.detect_language(encoded)[0]
@@ -187,9 +185,10 @@ def pieces(samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     yield samples
 
 
-def is_repetitive(text: str) -> bool:
-    """True for the loops that Whisper falls into on noise."""
-    return len(text) > 40 and compression_ratio(text) > REPETITIVE
+def is_speech(text: str, no_speech_prob: float, avg_logprob: float) -> bool:
+    """False for what Whisper makes of noise: words it does not believe in itself, and loops."""
+    looped = len(text) > 40 and compression_ratio(text) > REPETITIVE
+    return no_speech_prob <= NO_SPEECH and avg_logprob >= LOWEST_LOG_PROB and not looped
 
 
 def compression_ratio(text: str) -> float:

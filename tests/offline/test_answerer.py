@@ -68,6 +68,7 @@ def ask(system: str, *questions: str) -> list[str]:
         ("How do I get there?", PLACE),
         ("Good morning, where are you located?", PLACE),
         ("I'd like to make an appointment.", BOOK),
+        ("I would like to book a repair for my bicycle.", BOOK),
         ("Could you call me back?", BOOK),
         ("Who are you?", WHO),
         ("What do you do?", WHO),
@@ -126,6 +127,7 @@ def test_spanish(question: str, reply: str) -> None:
     [
         ("what town do you open on saturday", WEEKEND),
         ("How much does the basis service cost", SERVICE),
+        ("How much for a basik servis", SERVICE),
         ("Can you fix this flap tire today?", TYRE),
         ("where's your shock", PLACE),
         ("Great thank you very match goodbye", "You are welcome. Thank you for calling, goodbye."),

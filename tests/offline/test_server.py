@@ -94,7 +94,7 @@ async def requests_in_work(http: aiohttp.ClientSession) -> int:
 
 async def until_idle(http: aiohttp.ClientSession) -> None:
     async with asyncio.timeout(10):
-        while await requests_in_work(http):  # noqa: ASYNC110 - another thread has the event
+        while await requests_in_work(http):
             await asyncio.sleep(0.01)
 
 

@@ -118,15 +118,24 @@ def test_short_audio_is_one_piece() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "repetitive"),
+    ("text", "no_speech_prob", "avg_logprob", "believed"),
     [
-        ("10 of clubs, " * 12, True),
-        ("No no no no.", False),
-        ("My number is five five five, one two three, five five five, one two three.", False),
+        ("Where is your shop?", 0.01, -0.1, True),
+        ("No.", 0.52, -0.92, True),  # Spanish, with white noise at 10 dB
+        ("60 euro", 0.28, -1.64, True),
+        ("Thank you.", 0.89, -0.98, False),  # rumble
+        ("I'm going to go to the next station.", 0.56, -1.87, False),  # loud rumble
+        ("This video is sponsored by the National Library.", 0.4, -1.73, False),  # clicks
+        ("10 of clubs, " * 12, 0.1, -0.2, False),
+        ("No no no no.", 0.1, -0.2, True),
+        ("My number is five five five, one two three, five five five, one two three.", 0.1, -0.2, True),
     ],
 )
-def test_loops_are_noticed(text: str, repetitive: bool) -> None:
-    assert whisper.is_repetitive(text) is repetitive
+def test_what_noise_becomes_is_not_believed(
+    text: str, no_speech_prob: float, avg_logprob: float, believed: bool
+) -> None:
+    """The probabilities were measured on such sounds."""
+    assert whisper.is_speech(text, no_speech_prob, avg_logprob) is believed
 
 
 @pytest.mark.parametrize("hz", [200, 500, 1000, 3000, 7000])
