@@ -53,10 +53,10 @@ def level_dbfs(frame: bytes) -> float:
 
 
 class EnergyVad:
-    """Implements `Vad`."""
+    """Implements `Vad`. By default 80 ms of sound make speech, and 200 ms without end it."""
 
     def __init__(
-        self, *, threshold_dbfs: float = -40.0, start_frames: int = 3, stop_frames: int = 10
+        self, *, threshold_dbfs: float = -40.0, start_frames: int = 4, stop_frames: int = 10
     ) -> None:
         self.state = VadState.QUIET
         self._base_dbfs = threshold_dbfs
