@@ -140,7 +140,7 @@ async def test_it_does_not_outlive_a_killed_parent(prefix: Prefix, short_folder:
     await parent.communicate()
     try:
         async with asyncio.timeout(20):
-            while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110 - another process, nothing to wait on
+            while Path(f"/proc/{pid}").exists():
                 await asyncio.sleep(0.05)
     except TimeoutError:
         os.kill(int(pid), signal.SIGKILL)
@@ -285,7 +285,7 @@ async def test_away_with_sound_and_fallback(second: PrivateAsterisk) -> None:
         heard = await phone.listen(1.1)
         assert level(heard, 700) > 2000
         async with asyncio.timeout(10):
-            while "!124!" not in await second.rx("core show channels concise"):  # noqa: ASYNC110
+            while "!124!" not in await second.rx("core show channels concise"):
                 await asyncio.sleep(0.1)
         await phone.hang_up()
 

@@ -565,7 +565,7 @@ def _described(operation: Operation) -> dict[str, Any]:
 async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
     """Wait for what has no event of its own."""
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.005)
 
 
