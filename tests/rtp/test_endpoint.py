@@ -220,6 +220,16 @@ async def test_a_long_stall_is_passed_over_and_nothing_drifts() -> None:
         assert abs(len(listener.sent) * 0.02 - passed_s) < 0.1
 
 
+async def test_a_stall_before_its_time_is_not_made_up_by_a_new_leg() -> None:
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender:
+        await asyncio.sleep(0.03)
+        async with connected(listener, peer, sender):
+            time.sleep(0.07)  # noqa: ASYNC251 - the stall
+            await until(lambda: bool(listener.sent))
+            assert len(listener.sent) == 1
+
+
 async def test_silence_is_heard_by_the_clock() -> None:
     listener = Listener()
     async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender):

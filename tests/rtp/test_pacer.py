@@ -48,7 +48,9 @@ def test_all_that_is_given_leaves_in_order_however_it_is_cut(items: list[list[in
         pacer.finish(item_id)
     frames = drain(pacer)
     expected = b"".join(pcm.ljust(-(-len(pcm) // FRAME) * FRAME, b"\0") for pcm in given_pcm.values())
-    assert b"".join(frames).removesuffix(SILENCE) == expected.removesuffix(SILENCE)
+    out = b"".join(frames)
+    assert out.startswith(expected)
+    assert len(out) - len(expected) <= FRAME, "an item without audio at the end takes a frame to be noticed"
     assert all(len(frame) == FRAME for frame in frames)
     finished = [mark for mark in pacer.take_marks() if isinstance(mark, ItemFinished)]
     assert [(mark.item_id, mark.played_ms) for mark in finished] == [

@@ -228,6 +228,37 @@ def test_a_new_stream_of_the_peer_is_followed_without_loss() -> None:
     assert line.count() == {"received": 20}
 
 
+def test_what_waits_behind_a_gap_is_heard_before_the_new_stream() -> None:
+    line = Line()
+    line.talk(10)
+    line.sequence_number += 1
+    line.send(loud(11))
+    line.ssrc, line.sequence_number = 8, 100
+    for index in range(3):
+        line.send(loud(20 + index))
+    line.take()
+    assert [value for value in values(line.out) if value >= 1000] == [
+        *range(1000, 1010),
+        1011,
+        1020,
+        1021,
+        1022,
+    ]
+    assert line.count()["lost"] == 1
+
+
+def test_a_long_packet_is_not_missed_before_it_is_due() -> None:
+    """200 ms packets, each up to 80 ms late, after the clock has run ahead in silence."""
+    line = Line()
+    line.tick(50)
+    filled = line.count()["silence_filled"]
+    for ticks in (0, 14, 6, 14, 6, 14):
+        line.tick(ticks)
+        line.send(loud(1, samples=1600))
+        line.take()
+    assert line.count()["silence_filled"] == filled
+
+
 def test_a_stray_stream_between_is_not_followed() -> None:
     line = Line()
     for index in range(10):
