@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ari_app.audio.resample import StreamResampler
+from ari_app.audio.resample import StreamResampler, resample
 
 RATES = [
     (24000, 8000),
@@ -90,3 +90,16 @@ def test_full_scale_does_not_wrap_around() -> None:
 def test_equal_rates_pass_untouched() -> None:
     resampler = StreamResampler(8000, 8000)
     assert resampler.push(b"\x01\x02\x03\x04") + resampler.flush() == b"\x01\x02\x03\x04"
+
+
+def test_after_the_flush_a_new_stream_begins() -> None:
+    resampler = StreamResampler(24000, 8000)
+    sound = tone(440, 24000, 0.1)
+    first = resampler.push(sound) + resampler.flush()
+    assert resampler.push(sound) + resampler.flush() == first
+
+
+def test_in_one_go_it_is_the_same() -> None:
+    sound = tone(440, 24000, 0.1)
+    resampler = StreamResampler(24000, 8000)
+    assert resample(sound, 24000, 8000) == resampler.push(sound) + resampler.flush()

@@ -119,3 +119,11 @@ def test_digital_silence_between_does_not_make_it_deaf_or_wild() -> None:
     states(vad, [SOFT] * 300)
     assert vad.threshold_dbfs == -46.0
     assert share_voiced(states(vad, frames(noise(1, -50)))) == 0
+
+
+def test_vowels_held_for_over_a_second_stay_speech() -> None:
+    """Only a sound longer than the window of 2.4 s is taken for the line."""
+    t = np.arange(8000 * 15) / 8000
+    vowel = 3000 * np.sin(2 * np.pi * 150 * t) * (t % 1.8 < 1.65)
+    found = states(EnergyVad(), frames(vowel + noise(15, -65)))
+    assert all(state in (SPEAKING, STOPPING) for state in found[20:])

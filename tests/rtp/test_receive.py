@@ -107,6 +107,15 @@ def test_a_talk_gap_lasts_as_long_as_it_lasted(gap_frames: int) -> None:
     assert sum(value > 990 for value in values(line.out)) >= 300, "all that was said is heard"
 
 
+def test_a_started_frame_is_completed_by_the_silence_after_it() -> None:
+    line = Line()
+    line.send(loud(1, samples=240))
+    line.tick(30)
+    line.send(loud(2))
+    line.take()
+    assert line.out[-1][80:] == loud(2)[80:], "what follows lies on a frame's border again"
+
+
 def test_time_lost_in_short_gaps_is_made_good_in_the_next_long_one() -> None:
     line = Line()
     for _ in range(5):
