@@ -17,14 +17,14 @@ from ari_app.ari import events
 from ari_app.ari.client import AriClient
 from ari_app.ari.ids import CALL_LENGTH, parse_object_id, server_tag
 from ari_app.ari.instances import Instance
-from ari_app.ari.outcome import Ending
+from ari_app.ari.outcome import Ending, Outcome
 from ari_app.ari.reconcile import Reconciler
 from ari_app.audio.format import TELEPHONE_RATE_HZ
 from ari_app.audio.resample import StreamResampler
 from ari_app.audio.tones import two_tones
 from ari_app.backend import OfflineBackend
 from ari_app.call import Call, CallSettings, Dial, Observer
-from ari_app.config import Config
+from ari_app.config import DEFAULT_SYSTEM_MESSAGE, Config
 from ari_app.dialog.echo import Echo
 from ari_app.dialog.pipeline import Pipeline, PipelineSettings
 from ari_app.dialog.ports import Brain, TextToSpeech
@@ -35,7 +35,7 @@ from ari_app.openai_api.client import StageSettings
 from ari_app.openai_api.stt import OpenAiSpeechToText
 from ari_app.openai_api.tts import OpenAiTextToSpeech
 from ari_app.record.recorder import recording_directory
-from ari_app.rtp.endpoint import RtpSender
+from ari_app.rtp.endpoint import RtpSender, bind
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,9 @@ class App:
                 f"'{number}' is not a number to call: use digits, * and #, with a + in front if needed."
             )
         async with self._running() as connection:
-            await self._first(connection, self._client.registered.wait())
+            await self._first(connection, self._registered())
+            if hang_up.is_set():
+                return Ending(Outcome.CANCELLED, "us", "hung up before it was dialed")
             dial = Dial(
                 self._config.dial_endpoint.replace("{number}", number),
                 self._config.caller_id,
@@ -129,6 +131,7 @@ class App:
             instance = stack.enter_context(
                 Instance(_state_directory(), self._tag, config.ari_url, self._app_name)
             )
+            bind(config.rtp_host, config.rtp_ports).close()  # a wrong address is found now, not by a caller
             if config.mode == "pipeline":
                 self._make_brain = await self._build_pipeline(stack)
             await stack.enter_async_context(self._sender)
@@ -182,6 +185,8 @@ class App:
         if config.needs_offline_backend:
             logger.info("no key and no engine server is set: starting the embedded offline backend")
             offline_url = (await stack.enter_async_context(OfflineBackend())).url
+            if config.system_message == DEFAULT_SYSTEM_MESSAGE:
+                logger.warning("its chat knows only the facts in SYSTEM_MESSAGE, and there are none")
         stages = {
             name: StageSettings(stage.base_url, stage.model, stage.api_key)
             for name, stage in config.stages(offline_url).items()
@@ -261,7 +266,8 @@ class App:
 
         def forget(_: object) -> None:
             del self._calls[call.call_id]
-            self._callers.pop(call.far_id, None)
+            if self._callers.get(call.far_id) is call:
+                del self._callers[call.far_id]
 
         task.add_done_callback(forget)
         return task
@@ -288,6 +294,9 @@ class App:
         call = self._call_of(event)
         if call is not None:
             call.push_event(event)
+            if isinstance(event, events.StasisEnd):
+                # The dialplan may send the caller here again: that is a new call, while this one still ends.
+                self._callers.pop(event.channel_id, None)
         elif isinstance(event, events.StasisStart):
             self._on_stranger(event)
 

@@ -11,6 +11,7 @@ out and reports the results back, until nothing of the call is left.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 SETUP_TIMEOUT_S = 10
 """Bridge, media and answer take some milliseconds; after this long the caller must not be kept waiting."""
+ABANDON_TIMEOUT_S = 2
 MAX_FACTS = 256
 """A call knows a few dozen facts in its life. When this many wait it is stuck, and is ended."""
 
@@ -291,10 +293,10 @@ class Call:
         assert self._endpoint is not None
         make_directory = self._settings.recording_directory
         if make_directory is not None:
-            message = self._settings.system_message
+            message, now = self._settings.system_message, asyncio.get_running_loop().time()
             try:
                 self._recorder = await asyncio.to_thread(
-                    lambda: Recorder(make_directory(self.call_id), system_message=message)
+                    lambda: Recorder(make_directory(self.call_id), system_message=message, started_at=now)
                 )
             except OSError as error:  # the caller matters more than the record
                 logger.error("this call is not recorded: %s", error)
@@ -345,15 +347,28 @@ class Call:
         self._observe(Ended(ending))
 
     async def _release(self) -> None:
-        """Free what is ours here. When `run` was cancelled, Asterisk's objects are left to the sweep."""
+        """Free everything, also when `run` was cancelled in the middle."""
         for timer in self._timers:
             timer.cancel()
         steps = list(self._steps.values())
         for task in steps:
             task.cancel()
         await asyncio.gather(*steps, return_exceptions=True)
+        if self._flow.state is not State.ENDED:
+            await self._abandon()
         if self._endpoint is not None:
             self._endpoint.close()
         await self._brain.close()
         if self._recorder is not None:
             await asyncio.to_thread(self._recorder.close)
+
+    async def _abandon(self) -> None:
+        """One quick try to take down what may exist in Asterisk; what resists is left to the next sweep."""
+        requests = (
+            self._ari.hangup(self.far_id),
+            self._ari.hangup(self.media_id),
+            self._ari.delete_bridge(self.bridge_id),
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ABANDON_TIMEOUT_S):
+                await asyncio.gather(*requests, return_exceptions=True)

@@ -16,9 +16,10 @@ from typing import Any
 from ari_app import __version__, logs
 from ari_app.ari.outcome import Outcome
 from ari_app.call import Progress
-from ari_app.config import SETTINGS, Config, load, parse_dotenv, require_ari, require_keys
+from ari_app.config import SETTINGS, Config, load, require_ari, require_keys
 from ari_app.dialog import ports
 from ari_app.errors import AriAppError, AriError, ConfigError
+from ari_app.parsers import parse_dotenv
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -159,8 +160,10 @@ async def _serve(arguments: argparse.Namespace) -> int:
     task = asyncio.current_task()
     assert task is not None
 
+    is_ready = False
+
     def on_signal() -> None:
-        if stop.is_set():  # asked twice: do not wait for callers
+        if stop.is_set() or not is_ready:  # asked twice, or there are no callers yet: do not wait
             task.cancel()
         stop.set()
 
@@ -169,12 +172,14 @@ async def _serve(arguments: argparse.Namespace) -> int:
         loop.add_signal_handler(number, on_signal)
 
     def ready() -> None:
+        nonlocal is_ready
+        is_ready = True
         print(f"ready: calls to Stasis({config.ari_app}) are answered", flush=True)
 
     try:
         await App(config, command="serve").serve(ready=ready, stop=stop)
     except asyncio.CancelledError:
-        return EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED if is_ready else EXIT_OK
     return EXIT_OK
 
 
@@ -197,26 +202,34 @@ async def _dial(arguments: argparse.Namespace) -> int:
 
     config = _config_for_calls(arguments, quiet=True)
     hang_up = asyncio.Event()
-    interrupted = False
+    interrupted = is_dialing = False
     task = asyncio.current_task()
     assert task is not None
 
     def on_signal() -> None:
         nonlocal interrupted
-        if interrupted:
+        if interrupted or not is_dialing:
             task.cancel()
         interrupted = True
+        hang_up.set()
+
+    def observe(what: object) -> None:
+        nonlocal is_dialing
+        is_dialing = True
+        _print_progress(what)
+
+    def on_enter() -> None:
+        sys.stdin.readline()
+        loop.remove_reader(sys.stdin)
         hang_up.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     if sys.stdin.isatty():
-        loop.add_reader(sys.stdin, hang_up.set)  # Enter
+        loop.add_reader(sys.stdin, on_enter)
     try:
-        ending = await App(config, command="dial").dial(
-            arguments.number, observer=_print_progress, hang_up=hang_up
-        )
+        ending = await App(config, command="dial").dial(arguments.number, observer=observe, hang_up=hang_up)
     except asyncio.CancelledError:
         return EXIT_INTERRUPTED
     print(f"ended: {ending}")
@@ -250,20 +263,25 @@ async def _demo(arguments: argparse.Namespace) -> int:
     from ari_app.demo import run
 
     json_path = Path(arguments.json) if arguments.json else None
-    if json_path is not None and not os.access(json_path.parent, os.W_OK):
-        raise ConfigError(f"--json: the folder of {json_path} does not exist or can't be written.")
+    if json_path is not None and (json_path.is_dir() or not os.access(json_path.parent, os.W_OK)):
+        raise ConfigError(f"--json: {json_path} is a folder, or is in one that can't be written.")
     logs.configure(debug=False, quiet=True)
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    report = run.DemoReport()
     try:
-        report = await run.run_demo(recordings=Path("recordings"), show=lambda line: print(line, flush=True))
+        await run.run_demo(report, recordings=Path("recordings"), show=lambda line: print(line, flush=True))
     except asyncio.CancelledError:
         return EXIT_INTERRUPTED
+    except AriAppError as error:
+        report.problems.append(str(error))
+        raise
+    finally:
+        if json_path is not None:
+            run.write_json(json_path, report)
     for line in run.summary(report):
         print(line)
-    if json_path is not None:
-        run.write_json(json_path, report)
     return EXIT_FAILED if report.problems else EXIT_OK
 
 

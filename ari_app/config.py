@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -95,7 +94,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     # Audio between Asterisk and the application
     Setting(
-        "RTP_HOST", "127.0.0.1", "Our address for RTP, as Asterisk reaches it", parsers.text, "--rtp-host"
+        "RTP_HOST", "127.0.0.1", "Our address for RTP, as Asterisk reaches it", parsers.address, "--rtp-host"
     ),
     Setting(
         "RTP_PORTS", "", "Our UDP ports for RTP, e.g. 40000-40999; empty: any free port", parsers.port_range
@@ -167,7 +166,7 @@ SETTINGS: tuple[Setting, ...] = (
         "--vad-threshold-dbfs",
     ),
     Setting(
-        "LANGUAGE", "", "Language of the callers (ISO code); empty: detected", parsers.text, "--language"
+        "LANGUAGE", "", "Language of the callers (ISO code); empty: detected", parsers.language, "--language"
     ),
     Setting(
         "APOLOGY",
@@ -301,16 +300,16 @@ class Config:
         return "languages" if at_openai and self.openai_stt_model not in RETIREMENTS else "language"
 
     def warnings(self) -> list[str]:
-        """Sentences about settings that work today and will not for long."""
-        if self.mode != "pipeline" or self.needs_offline_backend:  # no model of OpenAI's is used
+        """Sentences about models that OpenAI serves today and will not for long."""
+        if self.mode != "pipeline":
             return []
         lines = []
-        for setting in ("OPENAI_STT_MODEL", "OPENAI_MODEL", "OPENAI_TTS_MODEL"):
-            model = getattr(self, setting.lower())
-            retired = RETIREMENTS.get(model)
-            if retired:
+        names = {"stt": "OPENAI_STT_MODEL", "chat": "OPENAI_MODEL", "tts": "OPENAI_TTS_MODEL"}
+        for name, stage in self.stages("").items():
+            retired = RETIREMENTS.get(stage.model)
+            if retired and is_openai(stage.base_url):
                 lines.append(
-                    f"{setting}={model}: OpenAI shuts this model down on {retired.date}; "
+                    f"{names[name]}={stage.model}: OpenAI shuts this model down on {retired.date}; "
                     f"its successor is {retired.successor}."
                 )
         return lines
@@ -375,34 +374,22 @@ def require_keys(config: Config) -> None:
     Raises:
         ConfigError: naming the setting and the remedy.
     """
+    if config.mode != "pipeline":
+        return
     for name, stage in config.stages("").items():
-        if urlsplit(stage.base_url).hostname == "api.openai.com" and not stage.api_key:
+        if is_openai(stage.base_url) and not stage.api_key:
+            own = f"OPENAI_{name.upper()}"
+            setting = f"{own}_API_KEY" if getattr(config, f"{own}_BASE_URL".lower()) else "OPENAI_API_KEY"
             raise ConfigError(
-                f"OPENAI_API_KEY is not set but the {name} stage goes to OpenAI: set the key, or leave "
-                "OPENAI_BASE_URL empty to use the embedded offline backend."
+                f"{setting} is not set but the {name} stage goes to OpenAI: set the key, or leave the base "
+                "URL empty to use the embedded offline backend."
             )
 
 
-def parse_dotenv(path: Path, text: str) -> dict[str, str | None]:
-    """Parse a `.env` file strictly: a line that is not NAME=value is a fault, not a guess.
-
-    Raises:
-        ConfigError: naming the file and the line.
-    """
-    from io import StringIO
-
-    from dotenv.parser import parse_stream
-
-    values: dict[str, str | None] = {}
-    for binding in parse_stream(StringIO(text)):
-        line = binding.original.line + binding.original.string[
-            : -len(binding.original.string.lstrip())
-        ].count("\n")
-        if binding.error or (binding.key is not None and binding.value is None):
-            raise ConfigError(f"{path.name} line {line} is not of the form NAME=value: correct or delete it.")
-        if binding.key is not None:
-            values[binding.key] = binding.value
-    return values
+def is_openai(base_url: str) -> bool:
+    """True for OpenAI's own service, its regional hosts included."""
+    host = urlsplit(base_url).hostname or ""
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
 
 
 def settings_table() -> str:

@@ -5,10 +5,17 @@ Each parser raises ValueError with the end of a sentence, such as "must be yes o
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from dotenv.parser import parse_stream
+
+from ari_app.errors import ConfigError
 
 Parser = Callable[[str], Any]
 """Turns the text of a setting into its value; raises ValueError saying what it must be."""
@@ -59,6 +66,10 @@ def one_of(*choices: str) -> Parser:
 def url(value: str) -> str:
     """An HTTP URL without credentials, and without a slash at its end."""
     parts = urlsplit(value)
+    try:
+        parts.port  # noqa: B018 - raises for one that is none
+    except ValueError:
+        raise ValueError("must have a port from 1 to 65535, or none") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.password:
         raise ValueError("must be an http:// or https:// URL without user name and password")
     return value.rstrip("/")
@@ -73,6 +84,24 @@ def name(value: str) -> str:
     """A name that Asterisk and file systems take."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):
         raise ValueError("must be 1 to 64 letters, digits, '_', '.' or '-'")
+    return value
+
+
+def address(value: str) -> str:
+    """An IP address of one interface."""
+    try:
+        parsed = ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError("must be an IP address") from None
+    if parsed.is_unspecified or parsed.is_multicast:
+        raise ValueError("must be the address of one interface, since Asterisk sends to it")
+    return value
+
+
+def language(value: str) -> str:
+    """An ISO 639-1 code, or nothing."""
+    if not re.fullmatch(r"([a-z]{2,3})?", value):
+        raise ValueError("must be a language code of two letters, such as en or es")
     return value
 
 
@@ -96,3 +125,21 @@ def dial_endpoint(value: str) -> str:
             "must be an Asterisk dial string with {number} in it, such as PJSIP/{number}@outbound"
         )
     return value
+
+
+def parse_dotenv(path: Path, text: str) -> dict[str, str | None]:
+    """Parse a `.env` file strictly: a line that is not NAME=value is a fault, not a guess.
+
+    Raises:
+        ConfigError: naming the file and the line.
+    """
+    values: dict[str, str | None] = {}
+    for binding in parse_stream(StringIO(text)):
+        line = binding.original.line + binding.original.string[
+            : -len(binding.original.string.lstrip())
+        ].count("\n")
+        if binding.error or (binding.key is not None and binding.value is None):
+            raise ConfigError(f"{path.name} line {line} is not of the form NAME=value: correct or delete it.")
+        if binding.key is not None:
+            values[binding.key] = binding.value
+    return values

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -83,11 +86,46 @@ def test_the_demo_checks_where_its_report_goes_before_it_begins(tmp_path: Path) 
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = run("offline", "--port", str(port), folder=tmp_path)
     assert result.returncode == 1
     assert str(port) in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+async def start(*arguments: str, folder: Path, env: Mapping[str, str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ari_app", *arguments),
+        cwd=folder,
+        env=clean_environment({"HOME": str(folder), **env}),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number", "code"),
+    [(["serve"], signal.SIGTERM, 0), (["serve"], signal.SIGINT, 0), (["dial", "100"], signal.SIGINT, 130)],
+)
+async def test_a_signal_is_obeyed_while_asterisk_keeps_us_waiting(
+    arguments: list[str], number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    connected = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as silent:
+        url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+        process = await start(*arguments, folder=tmp_path, env={**UNREACHABLE, "ARI_URL": url})
+        async with asyncio.timeout(20):
+            await connected.wait()
+            process.send_signal(number)
+            out, err = await process.communicate()
+    assert process.returncode == code, err.decode()
+    assert b"Traceback" not in err
+    assert out == b""

@@ -11,12 +11,12 @@ from ari_app.config import (
     SETTINGS,
     Config,
     load,
-    parse_dotenv,
     require_ari,
     require_keys,
     settings_table,
 )
 from ari_app.errors import ConfigError
+from ari_app.parsers import parse_dotenv
 
 OFFLINE = "http://127.0.0.1:9/v1"
 
@@ -57,6 +57,11 @@ def test_precedence_is_flag_then_environment_then_dotenv_then_default() -> None:
         ("MODE", "telepathy", "one of pipeline, echo"),
         ("ARI_URL", "localhost:8088", "http:// or https://"),
         ("ARI_URL", "http://user:word@localhost:8088", "without user name"),
+        ("ARI_URL", "http://127.0.0.1:99999", "port from 1 to 65535"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1:70000/v1", "port from 1 to 65535"),
+        ("RTP_HOST", "localhost", "IP address"),
+        ("RTP_HOST", "0.0.0.0", "one interface"),
+        ("LANGUAGE", "english", "two letters"),
         ("RTP_PORTS", "4000", "40000-40999"),
         ("RTP_PORTS", "5000-4000", "lower one first"),
         ("DIAL_ENDPOINT", "PJSIP/trunk", "{number}"),
@@ -110,6 +115,8 @@ def test_retiring_models_are_accepted_with_a_warning_that_names_date_and_success
     text = " ".join(warned)
     assert "OPENAI_MODEL=gpt-4o" in text and "2027-01-14" in text and "gpt-6-luna" in text
     assert "whisper-1" in text and "2027-02-26" in text
+    elsewhere = config(OPENAI_BASE_URL="http://gpu/v1", OPENAI_STT_MODEL="whisper-1")
+    assert elsewhere.warnings() == [], "another server's model of that name lives on"
     defaults = config()
     for model in (defaults.openai_model, defaults.openai_stt_model):
         assert model not in RETIREMENTS
@@ -137,6 +144,9 @@ def test_missing_ari_password_and_missing_key_say_what_to_do() -> None:
     require_ari(config(ARI_PASSWORD="x"))
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
         require_keys(config(OPENAI_BASE_URL=OPENAI_URL))
+    with pytest.raises(ConfigError, match="OPENAI_STT_API_KEY is not set"):
+        require_keys(config(OPENAI_API_KEY="k", OPENAI_STT_BASE_URL=OPENAI_URL))
+    require_keys(config(OPENAI_BASE_URL=OPENAI_URL, MODE="echo"))
     require_keys(config(OPENAI_API_KEY="k"))
     require_keys(config())
 

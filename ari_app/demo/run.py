@@ -37,8 +37,11 @@ ANSWER_TIMEOUT_S = 15
 class DemoReport:
     """What `--json` writes."""
 
-    conversation: list[dict[str, Any]] = field(default_factory=list)
-    """The application's event log, plus one `caller_spoke` entry per line of the caller."""
+    greeting: str = ""
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    """What the caller said, what was heard, what the bot answered, and the delays of the answer."""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """The application's event log."""
     timings_s: dict[str, float] = field(default_factory=dict)
     recording: str = ""
     files: list[str] = field(default_factory=list)
@@ -47,14 +50,13 @@ class DemoReport:
     problems: list[str] = field(default_factory=list)
 
 
-async def run_demo(*, recordings: Path, show: Show) -> DemoReport:
-    """Hold the scripted conversation and report on it; everything started here is gone afterwards.
+async def run_demo(report: DemoReport, *, recordings: Path, show: Show) -> None:
+    """Hold the scripted conversation and fill the report; everything started here is gone afterwards.
 
     Raises:
         SetupError: the machine lacks something; the text says what to do.
     """
     began = time.monotonic()
-    report = DemoReport()
     # A folder of its own, so that demos running side by side do not take each other's call for theirs.
     recordings = recordings / time.strftime(f"demo_%Y%m%d-%H%M%S_{os.getpid()}")
     prefix = await asyncio.to_thread(fetch, show)
@@ -90,7 +92,6 @@ async def run_demo(*, recordings: Path, show: Show) -> DemoReport:
         report.leftovers = {name: value - asdict(before)[name] for name, value in asdict(after).items()}
     report.timings_s["total"] = round(time.monotonic() - began, 1)
     report.problems += [f"{count} {what} left over" for what, count in report.leftovers.items() if count]
-    return report
 
 
 def _costs(asterisk: int, application: int, phone: int) -> dict[str, dict[str, float]]:
@@ -133,7 +134,6 @@ async def _converse(
     for text, sound in zip(script.CALLER_LINES, lines, strict=True):
         show(f"{'':9}  caller   {text}")
         await call.say(sound)
-        report.conversation.append({"event": "caller_spoke", "text": text})
         await _hear(call, f"an answer to “{text}”", report)
     await call.hangup()
     async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -150,12 +150,27 @@ async def _hear(call: SipCall, what: str, report: DemoReport) -> None:
 
 async def _show_conversation(directory: Path, report: DemoReport, show: Show) -> None:
     async for event in follow(directory / "events.jsonl"):
-        if event["event"] == "turn_timed":
-            event["delays_ms"] = delays_ms(event)
-        report.conversation.append(event)
+        report.events.append(event)
+        _add_to_turns(event, report)
         line = describe(event)
         if line is not None:
             show(line)
+
+
+def _add_to_turns(event: dict[str, Any], report: DemoReport) -> None:
+    number = event.get("turn", 0)
+    while len(report.turns) < number:
+        said = script.CALLER_LINES[len(report.turns)] if len(report.turns) < len(script.CALLER_LINES) else ""
+        report.turns.append({"caller_said": said, "heard": "", "bot": "", "delays_ms": {}})
+    match event["event"]:
+        case "bot_said" if number == 0:
+            report.greeting = event["text"]
+        case "bot_said":
+            report.turns[number - 1]["bot"] = event["text"]
+        case "caller_said":
+            report.turns[number - 1]["heard"] = event["text"]
+        case "turn_timed":
+            report.turns[number - 1]["delays_ms"] = delays_ms(event)
 
 
 def write_json(path: Path, report: DemoReport) -> None:

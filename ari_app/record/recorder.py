@@ -43,9 +43,11 @@ class Recorder:
     `push_*` and `note` never block. `close` waits for the writer, so call it off the event loop.
     """
 
-    def __init__(self, directory: Path, *, system_message: str) -> None:
+    def __init__(self, directory: Path, *, system_message: str, started_at: float) -> None:
+        """`started_at` is the loop time that the event log counts from."""
         directory.mkdir(parents=True, mode=0o700)
         self.directory = directory
+        self._started_at = started_at
         self.dropped_jobs = 0
         self._aligner = StereoAligner()
         self._stereo = bytearray()
@@ -73,12 +75,19 @@ class Recorder:
     def push_fact(self, fact: Fact) -> None:
         """Record a fact the brain reported."""
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(fact).__name__).lower()
-        self.note(name, **{f.name: getattr(fact, f.name) for f in fields(fact) if f.name != "pcm"})
+        self.note(
+            name,
+            **{f.name: self._value(f.name, getattr(fact, f.name)) for f in fields(fact) if f.name != "pcm"},
+        )
         if isinstance(fact, CallerSaid):
             self._submit(lambda: self._write_turn("user", "segment", fact.turn, fact.text, fact.pcm))
         elif isinstance(fact, BotSaid):
             said = f"{fact.heard} [interrupted]".strip() if fact.interrupted else fact.text
             self._submit(lambda: self._write_turn("assistant", "response", fact.turn, said, fact.pcm))
+
+    def _value(self, name: str, value: Any) -> Any:
+        is_time = name == "at" or name.endswith("_at")
+        return round(value - self._started_at, 3) if is_time and value is not None else value
 
     def note(self, event: str, **values: Any) -> None:
         """Add one line to the event log, stamped with the call's own audio clock."""

@@ -18,7 +18,7 @@ QUIET = bytes(320)
 
 
 def record(tmp_path: Path) -> Recorder:
-    return Recorder(tmp_path / "call", system_message="Be brief.")
+    return Recorder(tmp_path / "call", system_message="Be brief.", started_at=100.0)
 
 
 def test_a_call_leaves_the_documented_files(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_call_leaves_the_documented_files(tmp_path: Path) -> None:
     for _ in range(75):
         recorder.push_caller(LOUD)
         recorder.push_bot(QUIET)
-    recorder.push_fact(BotSpeechStarted(turn=0, at=1.5))
+    recorder.push_fact(BotSpeechStarted(turn=0, at=101.5))
     recorder.push_fact(BotSaid(0, "Hello.", "Hello.", False, QUIET))
     recorder.push_fact(CallerSaid(1, "¿Qué tal?", "es", LOUD))
     recorder.push_fact(BotSaid(1, "Very well, thanks.", "Very", True, QUIET))
@@ -66,6 +66,7 @@ def test_a_call_leaves_the_documented_files(tmp_path: Path) -> None:
         "ended",
     ]
     assert events[-1] == {"audio_ms": 1500, "event": "ended", "cause": 16}
+    assert events[0] == {"audio_ms": 1500, "event": "bot_speech_started", "turn": 0, "at": 1.5}
     assert events[2]["text"] == "¿Qué tal?" and "pcm" not in events[2]
     with wave.open(str(recorder.directory / "full_call.wav")) as full:
         assert (full.getnchannels(), full.getnframes()) == (2, 75 * 160)

@@ -1,0 +1,59 @@
+"""A dialplan that sends the caller to the application again after it was given back."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from pathlib import Path
+
+from ari_app.demo.application import ServeProcess
+from ari_app.demo.asterisk import PrivateAsterisk
+from ari_app.demo.asterisk_prefix import Prefix
+from ari_app.demo.caller import SipCaller
+from tests.e2e.checks import settled
+from tests.e2e.conftest import settings_for
+
+TRY_TWICE = """
+exten => 200,1,Stasis(ari_app,inbound,${EXTEN})
+ same => n,Stasis(ari_app,inbound,${EXTEN})
+ same => n,Hangup(16)
+"""
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+async def test_the_second_try_is_a_call_of_its_own(
+    asterisk_prefix: Prefix, baresip_prefix: Prefix, backend_url: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)  # short: Asterisk's console socket must fit into 107 bytes
+        (folder / "etc").mkdir()
+        (folder / "etc" / "extensions_local.conf").write_text(TRY_TWICE)
+        async with PrivateAsterisk(asterisk_prefix, folder=folder) as asterisk:
+            settings = settings_for(asterisk, backend_url, tmp_path / "recordings")
+            settings |= {"MODE": "echo", "RTP_PORTS": f"{port}-{port}"}
+            async with (
+                ServeProcess(settings, directory=tmp_path) as process,
+                SipCaller(
+                    server=(asterisk.sip_host, asterisk.sip_port),
+                    user=asterisk.caller_user,
+                    password=asterisk.caller_password,
+                    prefix=baresip_prefix,
+                ) as phone,
+            ):
+                # The only port is taken once the server is up: the set-up of each call fails.
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+                    taken.bind(("127.0.0.1", port))
+                    call = await phone.dial("200")
+                    await call.closed(10)
+                left = await settled(asterisk, process.pid)
+                log = process.log()
+    assert log.count("call ended: failed") == 2, log
+    assert "RTP_PORTS" in log
+    assert (left.channels, left.bridges, left.udp_sockets) == (0, 0, 0)
