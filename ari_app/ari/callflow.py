@@ -60,7 +60,7 @@ class State(Enum):
     ANSWERED = auto()
     """Outbound: the callee is on the line; bridge and media are being made."""
     ARRIVED = auto()
-    """Inbound: the caller hears ringing; bridge and media are being made."""
+    """Inbound: bridge and media are being made, which takes milliseconds."""
     ANSWERING = auto()
     JOINING = auto()
     TALKING = auto()

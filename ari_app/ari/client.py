@@ -160,6 +160,6 @@ class _Complaint:
 
     def settle(self, app: str, url: str) -> None:
         """It is back."""
-        away_s = time.monotonic() - self._since if self._since else 0.0
-        log.info("Stasis application %s is registered at %s (was away %.1f s)", app, url, away_s)
+        away = f" again, after {time.monotonic() - self._since:.1f} s" if self._since else ""
+        log.info("Stasis application %s is registered at %s%s", app, url, away)
         self._reason, self._since = "", 0.0
