@@ -79,12 +79,17 @@ class EnergyVad:
         level = level_dbfs(frame)
         sounding = self.state in (VadState.SPEAKING, VadState.STOPPING)
         loud = level > self.threshold_dbfs - (HYSTERESIS_DB if sounding else 0.0)
-        self._block.append(level)
-        if len(self._block) == FLOOR_BLOCK_FRAMES:
-            self._block_minima.append(min(self._block))
-            self._block.clear()
+        self._note_level(level)
         self.state = self._next(loud)
         return self.state
+
+    def _note_level(self, level: float) -> None:
+        self._block.append(level)
+        if len(self._block) == FLOOR_BLOCK_FRAMES:
+            # Digital silence says nothing of the line's noise: it stands in for packets that never came.
+            heard = [level for level in self._block if level > SILENCE_DBFS]
+            self._block_minima.append(min(heard, default=SILENCE_DBFS))
+            self._block.clear()
 
     def _next(self, loud: bool) -> VadState:
         match self.state, loud:

@@ -67,7 +67,7 @@ _IDIOMS = tuple(
         ("good (morning|afternoon|evening|day)", "hello"),
         ("buen[oa]s? (dias?|tardes|noches)", "hola"),
         ("how are you|como esta usted", "hello"),
-        ("how (long|much time)|cuanto (tiempo|tarda)", "takes"),
+        ("how (long|much time|many days)|cuanto (tiempo|tarda)|cuantos dias", "takes"),
         ("(get|come) (there|to you)|como llego", "address"),
         ("weekends?|fin(es)? de semana", "saturday sunday"),
         ("(who|what) are you|what do you do|quien(es)? (es|eres|son)|que (hacen|son)", "selfdescription"),
@@ -87,7 +87,8 @@ _STOP = _stems(" ".join(_SMALL_TALK)) | _stems(
     "us our can could would will to from by as that thats this there here have has like want need know tell say about "
     "come go so well if get got any some please not very lot else more just also help again repeat pardon today now "
     "el la los las un una de del que y o en por para con como es son esta estan su sus mi se lo al me te nos les le "
-    "hay tiene tienen puedo puede quiero cual muy pero favor mas algo eso usted otra vez repite repetir ayuda hoy"
+    "hay tiene tienen puedo puede quiero cual muy pero favor mas algo eso usted otra vez repite repetir ayuda hoy "
+    "day days dia dias"
 )
 _AGAIN = re.compile(r"\b(again|repeat|pardon|repite|repetir|repita|otra vez)\b")
 _FOLLOW_UP = re.compile(r"^(and|what about|how about|y|que tal)\b|\b(it|that|this|one|eso|esto)\b")

@@ -146,7 +146,7 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         """Send the `count` frames that are due, then pass over the time of `skipped` ones."""
         for _ in range(count):
             self._send(self.pacer.next_frame(), now)
-        self._sent_late += count - 1
+        self._sent_late += min(count, count + skipped - 1)
         self._sent_skipped += skipped
         for _ in range(min(skipped, MAX_FILL_FRAMES)):
             self._call(self._on_sent, SILENT_FRAME, now)

@@ -22,6 +22,7 @@ PAYLOAD_TYPE_SLIN = 10
 FRAME_S = FRAME_MS / 1000
 FRAME_SAMPLES = FRAME_BYTES // SAMPLE_BYTES
 PATIENCE_FRAMES = 6
+STALL_S = 2 * FRAME_S
 PATIENCE_S = PATIENCE_FRAMES * FRAME_S
 """Silence is produced when nothing came for so long: more than the wait for a gap, and than usual jitter. After a
 stall of our own the packets in the socket's buffer come first."""
@@ -80,6 +81,7 @@ class ReceiveStream:
         self._concealer = Concealer()
         self._pcm = bytearray()
         self._frames = 0
+        self._taken_at = started_at
         self._heard_at = started_at
         self._packet_samples = FRAME_SAMPLES
         self._filled_samples = 0
@@ -116,7 +118,9 @@ class ReceiveStream:
         self._append(self._jitter.poll(now), now)
         elapsed = int((now - self._started_at) / FRAME_S + 1e-6)
         missing = elapsed - self._frames - len(self._pcm) // FRAME_BYTES - PATIENCE_FRAMES
-        if missing > 0:
+        # After a stall of our own, packets wait in the socket: they are read before the next time.
+        stalled, self._taken_at = now - self._taken_at > STALL_S, now
+        if missing > 0 and not stalled:
             # A long packet lasts: the next one can't be there before it is over.
             lasts_s = (self._packet_samples - FRAME_SAMPLES) / TELEPHONE_RATE_HZ
             if now - self._heard_at >= PATIENCE_S + lasts_s - 1e-6:

@@ -127,3 +127,12 @@ def test_vowels_held_for_over_a_second_stay_speech() -> None:
     vowel = 3000 * np.sin(2 * np.pi * 150 * t) * (t % 1.8 < 1.65)
     found = states(EnergyVad(), frames(vowel + noise(15, -65)))
     assert all(state in (SPEAKING, STOPPING) for state in found[20:])
+
+
+def test_frames_that_never_came_do_not_make_a_noisy_line_speech() -> None:
+    """What was lost or not sent is filled with digital silence; the noise around it stays noise."""
+    vad = EnergyVad()
+    line = frames(noise(8, -35))
+    line[10::25] = [bytes(320)] * len(line[10::25])
+    found = states(vad, line)
+    assert share_voiced(found[200:]) == 0

@@ -60,6 +60,8 @@ def ask(system: str, *questions: str) -> list[str]:
         ("Are you open on weekends?", WEEKEND),
         ("What are your opening hours?", f"{WEEKDAYS} {WEEKEND}"),
         ("When do you close?", f"{WEEKDAYS} {WEEKEND}"),
+        ("Are you open on Christmas day?", f"{WEEKDAYS} {WEEKEND}"),
+        ("How many days does a service take?", SERVICE),
         ("What's the price of a service?", SERVICE),
         ("How long does a service take?", SERVICE),
         ("How much is a flat tire?", TYRE),
