@@ -343,6 +343,9 @@ async def test_external_media_is_heard_both_ways(asterisk: PrivateAsterisk) -> N
         async with session.post("/ari/channels/externalMedia", params=media) as response:
             created = await response.json()
         port = int(created["channelvars"]["UNICASTRTP_LOCAL_PORT"])
+        async with asyncio.timeout(10):  # before it is in Stasis no bridge takes it (status 422)
+            while event["type"] != "StasisStart" or event["channel"]["id"] != created["id"]:
+                event = await events.receive_json()
         for path, arguments in (
             (f"channels/{caller_id}/answer", {}),
             ("bridges/b1", {"type": "mixing"}),
