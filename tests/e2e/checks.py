@@ -33,15 +33,42 @@ def events_of(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "events.jsonl").read_text("utf-8").splitlines()]
 
 
-async def settled(asterisk: PrivateAsterisk, application_pid: int, *, within_s: float = 5) -> Footprint:
-    """The footprint once no channel and no bridge exist, or what is still there after a while."""
+async def settled(
+    asterisk: PrivateAsterisk, pid: int, *, before: Footprint | None = None, within_s: float = 5
+) -> Footprint:
+    """The footprint once no channel and no bridge exist, or what is still there after a while.
+
+    With `before`, once it is that again. `pid` is the process whose UDP sockets count: the application's while
+    it lives; Asterisk's, which has two of its own for every channel with media, after `dial` has ended.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
     while True:
-        now = await footprint(asterisk, application_pid)
-        if (now.channels, now.bridges) == (0, 0) or loop.time() > deadline:
+        now = await footprint(asterisk, pid)
+        is_settled = now == before if before else (now.channels, now.bridges) == (0, 0)
+        if is_settled or loop.time() > deadline:
             return now
         await asyncio.sleep(0.1)
+
+
+async def asterisk_footprint(asterisk: PrivateAsterisk) -> Footprint:
+    """What Asterisk holds, its own UDP sockets included."""
+    return await footprint(asterisk, pid_of(asterisk))
+
+
+async def asterisk_settled(asterisk: PrivateAsterisk, before: Footprint) -> Footprint:
+    """What Asterisk holds once it is `before` again, or after a while."""
+    return await settled(asterisk, pid_of(asterisk), before=before)
+
+
+def pid_of(asterisk: PrivateAsterisk) -> int:
+    assert asterisk.pid is not None, "Asterisk does not run"
+    return asterisk.pid
+
+
+def threads(pid: int) -> int:
+    """Number of threads of a process."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
 
 
 async def create_bridge(asterisk: PrivateAsterisk, bridge_id: str) -> None:

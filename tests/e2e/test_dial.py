@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ari_app.demo.application import clean_environment
+from ari_app.demo.application import ServeProcess, clean_environment
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.caller import SipCaller
-from ari_app.demo.measure import footprint
+from ari_app.demo.sip_call import SipCall
 from ari_app.demo.voice import utterance
 from tests.e2e.callers import RefusingPhone
-from tests.e2e.checks import settled, word_error_rate
+from tests.e2e.checks import asterisk_footprint, asterisk_settled, word_error_rate
 from tests.e2e.conftest import settings_for
 
 QUESTION = "What does a new bicycle tyre cost?"
@@ -61,6 +61,7 @@ async def test_a_call_is_placed_held_and_ended_by_the_callee(
         SipCaller(prefix=baresip_prefix) as phone,
         asterisk_calling(asterisk_prefix, phone.sip_address) as asterisk,
     ):
+        before = await asterisk_footprint(asterisk)
         dialing = await start_dial(
             *(asterisk, backend_url, tmp_path, "5551234", "--greeting", "Hello, this is a test call."),
             *("--system-message", "Facts: A new bicycle tyre costs twenty euros."),
@@ -73,7 +74,7 @@ async def test_a_call_is_placed_held_and_ended_by_the_callee(
         assert (await call.listen_until_silence(max_s=15)).sound_s > 0.5, "the answer was not heard"
         await call.hangup()
         code, out, _ = await finish(dialing)
-        left = await settled(asterisk, phone.pid)
+        left = await asterisk_settled(asterisk, before)
     assert code == 0
     lines = out.splitlines()
     assert lines[:3] == ["dialing", "ringing", "answered"]
@@ -82,7 +83,7 @@ async def test_a_call_is_placed_held_and_ended_by_the_callee(
     assert word_error_rate(QUESTION, heard.removeprefix("caller: ")) <= 0.35
     assert any("twenty" in line for line in lines if line.startswith("bot: "))
     assert lines[-1].startswith("ended: answered")
-    assert (left.channels, left.bridges) == (0, 0)
+    assert left == before
     (directory,) = (tmp_path / "recordings").glob("dial_*")
     assert {"full_call.wav", "full_transcript.txt", "segment_001.wav"} <= {
         p.name for p in directory.iterdir()
@@ -100,21 +101,23 @@ async def test_a_refused_call_tells_why(
         RefusingPhone(status, ring_s=0.2) as phone,
         asterisk_calling(asterisk_prefix, phone.address) as asterisk,
     ):
+        before = await asterisk_footprint(asterisk)
         result = await finish(await start_dial(asterisk, backend_url, tmp_path, "100"))
-        left = await settled(asterisk, asterisk.pid or 0)
+        left = await asterisk_settled(asterisk, before)
     assert result[0] == code
     assert result[1].splitlines()[-1].startswith(f"ended: {word}")
     assert len(phone.calls) == 1
-    assert (left.channels, left.bridges) == (0, 0)
+    assert left == before
 
 
 async def test_nobody_answers(asterisk_prefix: Prefix, backend_url: str, tmp_path: Path) -> None:
     async with RefusingPhone(None) as phone, asterisk_calling(asterisk_prefix, phone.address) as asterisk:
+        before = await asterisk_footprint(asterisk)
         result = await finish(await start_dial(asterisk, backend_url, tmp_path, "100", "--ring-timeout", "2"))
-        left = await settled(asterisk, asterisk.pid or 0)
+        left = await asterisk_settled(asterisk, before)
     assert result[0] == 5
     assert phone.cancelled == 1
-    assert (left.channels, left.bridges) == (0, 0)
+    assert left == before
 
 
 @pytest.mark.parametrize("stage", ["ringing", "answered"])
@@ -125,6 +128,7 @@ async def test_ctrl_c_hangs_up_at_every_stage(
         SipCaller(prefix=baresip_prefix) as phone,
         asterisk_calling(asterisk_prefix, phone.sip_address) as asterisk,
     ):
+        before = await asterisk_footprint(asterisk)
         dialing = await start_dial(asterisk, backend_url, tmp_path, "100")
         call = await phone.wait_incoming(20)
         if stage == "answered":
@@ -132,32 +136,68 @@ async def test_ctrl_c_hangs_up_at_every_stage(
         dialing.send_signal(signal.SIGINT)
         code, _, _ = await finish(dialing)
         await call.closed(5)
-        left = await settled(asterisk, phone.pid)
+        left = await asterisk_settled(asterisk, before)
     assert code == 130
-    assert (left.channels, left.bridges) == (0, 0)
+    assert left == before
 
 
 async def test_dial_runs_beside_serve_and_sweeps_what_a_killed_dial_left(
     asterisk_prefix: Prefix, baresip_prefix: Prefix, backend_url: str, tmp_path: Path
 ) -> None:
+    question = await asyncio.to_thread(utterance, QUESTION)
     async with (
         SipCaller(prefix=baresip_prefix) as phone,
         asterisk_calling(asterisk_prefix, phone.sip_address) as asterisk,
+        ServeProcess(
+            settings_for(asterisk, backend_url, tmp_path / "recordings") | {"MODE": "echo"},
+            directory=tmp_path,
+        ) as server,
+        SipCaller(
+            server=(asterisk.sip_host, asterisk.sip_port),
+            user=asterisk.caller_user,
+            password=asterisk.caller_password,
+            prefix=baresip_prefix,
+        ) as caller,
     ):
-        killed = await start_dial(asterisk, backend_url, tmp_path, "100")
-        call = await phone.wait_incoming(20)
-        await call.answer()
-        await call.listen_until_silence(max_s=0.5)
+        nothing = await asterisk_footprint(asterisk)
+        inbound = await caller.dial(asterisk.bot_extension)
+        await inbound.answered(10)
+        await assert_echo(inbound, question)
+        only_inbound = await asterisk_footprint(asterisk)
+        assert (only_inbound.channels, only_inbound.bridges) == (2, 1)
+
+        killed = await start_dial(asterisk, backend_url, tmp_path, "100", "--greeting", "Hello, a test.")
+        outbound = await phone.wait_incoming(20)
+        await outbound.answer()
+        assert (await outbound.listen_until_silence(max_s=10)).sound_s > 0.5, "the greeting was not heard"
+        await assert_echo(inbound, question)
         killed.kill()
         await killed.wait()
-        before = await footprint(asterisk, phone.pid)
-        assert (before.channels, before.bridges) == (2, 1)
+        stale = await asterisk_footprint(asterisk)
+        assert (stale.channels, stale.bridges) == (4, 2)
+
         second = await start_dial(asterisk, backend_url, tmp_path, "200")
-        await call.closed(20)
+        while not outbound.ended:  # the server's caller speaks and hears all through the sweep
+            await assert_echo(inbound, question)
         again = await phone.wait_incoming(20)
         await again.answer()
+        await assert_echo(inbound, question)
         await again.hangup()
         code, _, _ = await finish(second)
-        left = await settled(asterisk, phone.pid)
+        assert await asterisk_settled(asterisk, only_inbound) == only_inbound
+        await assert_echo(inbound, question)
+        await inbound.hangup()
+        left = await asterisk_settled(asterisk, nothing)
+        log = server.log()
     assert code == 0
-    assert (left.channels, left.bridges) == (0, 0)
+    assert left == nothing
+    assert log.count("call ended") == 1, log
+
+
+async def assert_echo(call: SipCall, line: bytes) -> None:
+    """The call lives: a line comes back whole."""
+    said = await call.say(line)
+    await asyncio.sleep(0.6)
+    heard = call.heard_since(said.began_at).sound_s
+    assert not call.ended
+    assert abs(heard - (said.ended_at - said.began_at)) < 0.5, "the echo is not what was said"
