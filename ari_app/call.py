@@ -116,6 +116,8 @@ class Call:
         self.known_channels: set[str] = set()
         """Channels of this call that exist for all we know."""
         self._task: asyncio.Task[object] | None = None
+        if dial is None:
+            self._push(facts.CallerArrived())  # ahead of all that may be pushed before `run` gets its turn
 
     # --- from outside
 
@@ -125,7 +127,6 @@ class Call:
         self._task = asyncio.current_task()
         if self._dial is None:
             self._set_timer(SETUP_TIMEOUT_S, facts.SetupTimedOut())
-            self._push(facts.CallerArrived())
         else:
             self._push(facts.DialWanted())
         try:

@@ -154,6 +154,16 @@ class Script:
     status: int | None
     body: str
     delay_s: float
+    carry_out_first: bool = False
+    held: Held | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """A request that waits for the test."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class FakeAsterisk:
@@ -221,10 +231,26 @@ class FakeAsterisk:
     # --- what a test makes it do
 
     def script(
-        self, method: str, prefix: str, *, status: int | None = None, body: str = "", delay_s: float = 0.0
+        self,
+        method: str,
+        prefix: str,
+        *,
+        status: int | None = None,
+        body: str = "",
+        delay_s: float = 0.0,
+        carry_out_first: bool = False,
     ) -> None:
-        """The next such request gets `status` and `body`; without a status, its answer after `delay_s`."""
-        self._scripts.append(Script(method, prefix, status, body, delay_s))
+        """The next such request gets `status` and `body`; without a status, its answer after `delay_s`.
+
+        With `carry_out_first` it is only the reply that is late or wrong.
+        """
+        self._scripts.append(Script(method, prefix, status, body, delay_s, carry_out_first))
+
+    def hold(self, method: str, prefix: str) -> Held:
+        """The next such request sets `reached`, and is carried out when `go` is set."""
+        held = Held()
+        self._scripts.append(Script(method, prefix, None, "", 0.0, held=held))
+        return held
 
     def drop_websockets(self) -> None:
         """As when Asterisk dies: no close frame."""
@@ -333,10 +359,19 @@ class FakeAsterisk:
         for script in self._scripts:
             if script.method == request.method and path.startswith(script.prefix):
                 self._scripts.remove(script)
+                reply = await self._answer(request, path) if script.carry_out_first else None
+                if script.held is not None:
+                    script.held.reached.set()
+                    await script.held.go.wait()
                 await asyncio.sleep(script.delay_s)
                 if script.status is not None:
                     return web.Response(status=script.status, text=script.body)
+                if reply is not None:
+                    return reply
                 break
+        return await self._answer(request, path)
+
+    async def _answer(self, request: web.Request, path: str) -> web.StreamResponse:
         found = self._find(request.method, path)
         if found is None:
             self.faults.append(f"unexpected {request.method} {request.path_qs}")
