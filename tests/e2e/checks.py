@@ -15,7 +15,9 @@ from ari_app.demo.measure import Footprint, footprint
 
 
 def words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9']+", text.lower())
+    """Lower case; "where's" and "where is" are the same words."""
+    plain = re.sub(r"\b(where|what|that|it|how|there|here|who)['’]s\b", r"\1 is", text.lower())
+    return re.findall(r"[a-z0-9']+", plain)
 
 
 def word_error_rate(said: str, heard: str) -> float:
