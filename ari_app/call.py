@@ -112,6 +112,7 @@ class Call:
         self._timers: list[asyncio.TimerHandle] = []
         self._endpoint: RtpEndpoint | None = None
         self._recorder: Recorder | None = None
+        self._opening: asyncio.Task[Recorder] | None = None
         self._conversing = False
         self.known_channels: set[str] = set()
         """Channels of this call that exist for all we know."""
@@ -159,8 +160,8 @@ class Call:
         try:
             self._facts.put_nowait(fact)
         except asyncio.QueueFull:
-            logger.error("%d facts wait: the call is stuck and is ended", MAX_FACTS)
-            if self._task is not None:
+            if self._task is not None and not self._task.cancelling():
+                logger.error("%d facts wait: the call is stuck and is ended", MAX_FACTS)
                 self._task.cancel()
 
     def _take(self, fact: facts.Fact) -> None:
@@ -292,17 +293,23 @@ class Call:
 
     async def _start_conversation(self) -> None:
         assert self._endpoint is not None
-        make_directory = self._settings.recording_directory
-        if make_directory is not None:
-            message, now = self._settings.system_message, asyncio.get_running_loop().time()
+        if self._settings.recording_directory is not None:
             try:
-                self._recorder = await asyncio.to_thread(
-                    lambda: Recorder(make_directory(self.call_id), system_message=message, started_at=now)
-                )
+                await self._open_recorder(self._settings.recording_directory)
             except OSError as error:  # the caller matters more than the record
                 logger.error("this call is not recorded: %s", error)
         await self._brain.start(self._endpoint.pacer, self._on_fact)
         self._conversing = True
+
+    async def _open_recorder(self, make_directory: Callable[[str], Path]) -> None:
+        message, now = self._settings.system_message, asyncio.get_running_loop().time()
+        # A task of its own: the thread cannot be stopped with this step, and what it opens must be closed.
+        self._opening = asyncio.create_task(
+            asyncio.to_thread(
+                lambda: Recorder(make_directory(self.call_id), system_message=message, started_at=now)
+            )
+        )
+        self._recorder = await asyncio.shield(self._opening)
 
     async def _stop_conversation(self) -> None:
         self._conversing = False
@@ -314,10 +321,10 @@ class Call:
     # --- media and facts
 
     def _on_frame(self, frame: bytes, now: float) -> None:
-        if self._conversing:
-            self._brain.push_audio(frame, now)
         if self._recorder is not None:
             self._recorder.push_caller(frame)
+        if self._conversing:
+            self._brain.push_audio(frame, now)
 
     def _on_sent(self, frame: bytes, now: float) -> None:
         if self._recorder is not None:
@@ -348,20 +355,31 @@ class Call:
         self._observe(Ended(ending))
 
     async def _release(self) -> None:
-        """Free everything, also when `run` was cancelled in the middle."""
+        """Free everything, also when `run` was cancelled in the middle; first what waits for nobody."""
         for timer in self._timers:
             timer.cancel()
+        if self._endpoint is not None:
+            self._endpoint.close()
         steps = list(self._steps.values())
         for task in steps:
             task.cancel()
         await asyncio.gather(*steps, return_exceptions=True)
-        if self._flow.state is not State.ENDED:
-            await self._abandon()
-        if self._endpoint is not None:
-            self._endpoint.close()
-        await self._brain.close()
-        if self._recorder is not None:
-            await asyncio.to_thread(self._recorder.close)
+        try:
+            await self._brain.close()
+        except Exception:  # its fault must not keep the rest from being freed
+            logger.exception("the brain did not close")
+        try:
+            if self._flow.state is not State.ENDED:
+                await self._abandon()
+        finally:
+            await self._close_recorder()
+
+    async def _close_recorder(self) -> None:
+        if self._opening is None:
+            return
+        (recorder,) = await asyncio.gather(self._opening, return_exceptions=True)
+        if isinstance(recorder, Recorder):
+            await asyncio.to_thread(recorder.close)
 
     async def _abandon(self) -> None:
         """One quick try to take down what may exist in Asterisk; what resists is left to the next sweep."""

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
+import threading
+import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ari_app import call as call_module
+from ari_app.ari import transport
 from ari_app.ari.client import AriClient
-from ari_app.ari.events import Event
+from ari_app.ari.events import Event, StasisStart
 from ari_app.ari.outcome import Ending, Outcome
 from ari_app.call import Call, CallSettings, Dial, Ended, Progress
 from ari_app.dialog import ports
@@ -20,6 +27,7 @@ from ari_app.dialog.echo import Echo
 from ari_app.rtp.endpoint import RtpSender
 from tests.fakes.asterisk import FakeAsterisk, until
 from tests.fakes.call_bench import ScriptedBrain, frame, media_of, nothing_leaks
+from tests.fakes.rtp_peer import RtpPeer
 
 CALLER = "1700000000.1"
 TAG = "a" * 8
@@ -68,6 +76,13 @@ class Bench:
         dial = Dial("PJSIP/100@outbound", "Bot <200>", ring_timeout_s)
         call = self.make(brain, dial=dial, **settings)
         return call, asyncio.create_task(call.run())
+
+    async def sweep(self) -> None:
+        """Take down what the next connection would."""
+        for channel_id in list(self.asterisk.channels):
+            await self.client.rest.hangup(channel_id)
+        for bridge_id in list(self.asterisk.bridges):
+            await self.client.rest.delete_bridge(bridge_id)
 
     @property
     def stages(self) -> list[str]:
@@ -258,3 +273,444 @@ async def test_a_lost_reply_leaves_nothing(bench: Bench, stage: str, monkeypatch
     assert (await ended(running)).outcome is Outcome.FAILED
     assert bench.handed_back == "failed"
     bench.asterisk.assert_clean(CALLER)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests time out soon; to be named before `bench`."""
+    monkeypatch.setattr(transport, "REQUEST_TIMEOUT_S", 0.15)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_a_reply_that_does_not_come_in_time(impatient: None, bench: Bench, stage: str) -> None:
+    method, prefix = STAGES[stage]
+    bench.asterisk.script(method, prefix, delay_s=0.3, carry_out_first=True)
+    _, running = bench.call_in(ScriptedBrain())
+    ending = await ended(running)
+    assert ending.outcome is Outcome.FAILED
+    assert "no answer from" in ending.detail
+    assert bench.handed_back == "failed"
+    bench.asterisk.assert_clean(CALLER)
+
+
+async def test_a_caller_who_cannot_be_handed_back_is_hung_up(bench: Bench) -> None:
+    bench.asterisk.script("POST", "/bridges", status=500, body=REFUSED)
+    bench.asterisk.script("POST", f"/channels/{CALLER}/variable", status=500, body=REFUSED)
+    _, running = bench.call_in(ScriptedBrain())
+    assert (await ended(running)).outcome is Outcome.FAILED
+    bench.asterisk.assert_clean()
+
+
+async def test_no_rtp_port_is_left(bench: Bench) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        _, running = bench.call_in(ScriptedBrain(), rtp_ports=(port, port))
+        ending = await ended(running)
+    assert ending.outcome is Outcome.FAILED
+    assert "RTP_PORTS" in ending.detail
+    assert bench.handed_back == "failed"
+
+
+async def test_the_media_channel_never_enters(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_module, "SETUP_TIMEOUT_S", 0.1)
+    where = {"UNICASTRTP_LOCAL_ADDRESS": "127.0.0.1", "UNICASTRTP_LOCAL_PORT": "9"}
+    bench.asterisk.script("POST", STAGES["media"][1], status=200, body=json.dumps({"channelvars": where}))
+    _, running = bench.call_in(ScriptedBrain())
+    assert await ended(running) == Ending(Outcome.FAILED, "asterisk", "the set-up took too long")
+    assert bench.handed_back == "failed"
+
+
+async def test_the_media_channel_vanishes(bench: Bench) -> None:
+    call, running = bench.call_in(ScriptedBrain())
+    await bench.talking()
+    bench.asterisk.vanish(call.media_id)
+    ending = await ended(running)
+    assert (ending.outcome, ending.by) == (Outcome.FAILED, "asterisk")
+    assert bench.handed_back == "failed"
+
+
+async def test_somebody_deletes_the_bridge(bench: Bench) -> None:
+    call, running = bench.call_in(ScriptedBrain())
+    await bench.talking()
+    await bench.client.rest.delete_bridge(call.bridge_id)
+    assert (await ended(running)).outcome is Outcome.FAILED
+    assert bench.handed_back == "failed"
+
+
+async def test_the_longest_call(bench: Bench) -> None:
+    brain = ScriptedBrain()
+    _, running = bench.call_in(brain, max_call_s=0.2)
+    ending = await ended(running)
+    assert ending == Ending(Outcome.ANSWERED, "us", "the limit of 0.2 s was reached")
+    assert not brain.is_open
+    bench.asterisk.assert_clean()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_we_hang_up_during_set_up(bench: Bench, stage: str) -> None:
+    held = bench.asterisk.hold(*STAGES[stage])
+    call, running = bench.call_in(ScriptedBrain())
+    await held.reached.wait()
+    call.hang_up("stopping")
+    held.go.set()
+    assert await ended(running) == Ending(Outcome.CANCELLED, "us", "stopping")
+    bench.asterisk.assert_clean()
+
+
+async def test_hanging_up_twice_and_after_the_end_changes_nothing(bench: Bench) -> None:
+    call, running = bench.call_in(ScriptedBrain())
+    await bench.talking()
+    call.hang_up("first")
+    call.hang_up("second")
+    assert await ended(running) == Ending(Outcome.ANSWERED, "us", "first")
+    call.hang_up("third")
+    assert sum(isinstance(what, Ended) for what in bench.seen) == 1
+
+
+# --- outbound ----------------------------------------------------------------------------------------
+
+
+async def test_an_outbound_call(bench: Bench) -> None:
+    call, running = bench.call_out(Echo(), ring_timeout_s=30, max_call_s=600)
+    await until(lambda: call.far_id in bench.asterisk.channels)
+    asked = bench.asterisk.asked("POST", "/channels")[0]
+    assert (asked["endpoint"], asked["callerId"], asked["timeout"]) == (
+        *("PJSIP/100@outbound", "Bot <200>"),
+        "35",
+    )
+    assert bench.asterisk.channels[call.far_id].variables == {"TIMEOUT(absolute)": "660"}
+    bench.asterisk.rings(call.far_id)
+    await until(lambda: bench.stages == ["dialing", "ringing"])
+    assert not bench.asterisk.bridges, "nothing is made before somebody answers"
+    bench.asterisk.answers(call.far_id)
+    await bench.talking()
+    assert bench.asterisk.bridges == {call.bridge_id: [call.far_id, call.media_id]}
+    assert bench.stages == ["dialing", "ringing", "answered", "talking"]
+    bench.asterisk.hang_up(call.far_id)
+    assert (await ended(running)).outcome is Outcome.ANSWERED
+    bench.asterisk.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("rings", "outcome"), [(True, Outcome.NO_ANSWER), (False, Outcome.UNREACHABLE)], ids=["rings", "silent"]
+)
+async def test_nobody_answers(bench: Bench, rings: bool, outcome: Outcome) -> None:
+    call, running = bench.call_out(ScriptedBrain(), ring_timeout_s=0.2)
+    await until(lambda: call.far_id in bench.asterisk.channels)
+    if rings:
+        bench.asterisk.rings(call.far_id)
+    ending = await ended(running)
+    assert (ending.outcome, ending.by) == (outcome, "us")
+    bench.asterisk.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("sip_status", "cause", "dialstatus", "outcome"),
+    [
+        (486, 17, "BUSY", Outcome.BUSY),
+        (603, 21, "NOANSWER", Outcome.REJECTED),
+        (404, 1, "NOANSWER", Outcome.UNREACHABLE),
+        (503, 34, "CONGESTION", Outcome.CONGESTION),
+    ],
+)
+async def test_the_callee_refuses(
+    bench: Bench, sip_status: int, cause: int, dialstatus: str, outcome: Outcome
+) -> None:
+    call, running = bench.call_out(ScriptedBrain())
+    await until(lambda: call.far_id in bench.asterisk.channels)
+    bench.asterisk.rings(call.far_id)
+    bench.asterisk.refuses(call.far_id, sip_status, cause, dialstatus)
+    assert (await ended(running)).outcome is outcome
+    bench.asterisk.assert_clean()
+
+
+async def test_an_endpoint_that_asterisk_does_not_know(bench: Bench) -> None:
+    bench.asterisk.unknown_endpoints.add("PJSIP/100@outbound")
+    _, running = bench.call_out(ScriptedBrain())
+    assert (await ended(running)).outcome is Outcome.UNREACHABLE
+
+
+OUTBOUND_STAGES = {
+    "originate": ("POST", "/channels"),
+    **{stage: STAGES[stage] for stage in ("bridge", "media", "join")},
+}
+
+
+@pytest.mark.parametrize("stage", OUTBOUND_STAGES)
+async def test_we_hang_up_while_a_step_is_under_way(bench: Bench, stage: str) -> None:
+    held = bench.asterisk.hold(*OUTBOUND_STAGES[stage])
+    call, running = bench.call_out(ScriptedBrain())
+    if stage != "originate":
+        await until(lambda: call.far_id in bench.asterisk.channels)
+        bench.asterisk.answers(call.far_id)
+    await held.reached.wait()
+    call.hang_up("Ctrl-C")
+    held.go.set()
+    outcome = Outcome.CANCELLED if stage == "originate" else Outcome.ANSWERED
+    assert await ended(running) == Ending(outcome, "us", "Ctrl-C")
+    bench.asterisk.assert_clean()
+
+
+@pytest.mark.parametrize("stage", ["dialing", "ringing", "talking"])
+async def test_we_hang_up_while_waiting_or_talking(bench: Bench, stage: str) -> None:
+    call, running = bench.call_out(ScriptedBrain())
+    await until(lambda: call.far_id in bench.asterisk.channels)
+    if stage != "dialing":
+        bench.asterisk.rings(call.far_id)
+    if stage == "talking":
+        bench.asterisk.answers(call.far_id)
+    await until(lambda: stage in bench.stages)
+    call.hang_up("Ctrl-C")
+    outcome = Outcome.ANSWERED if stage == "talking" else Outcome.CANCELLED
+    assert await ended(running) == Ending(outcome, "us", "Ctrl-C")
+    bench.asterisk.assert_clean()
+
+
+async def test_told_to_hang_up_before_it_dials(bench: Bench) -> None:
+    call, running = bench.call_out(ScriptedBrain())
+    call.hang_up("Ctrl-C")
+    assert await ended(running) == Ending(Outcome.CANCELLED, "us", "Ctrl-C")
+    assert not bench.asterisk.asked("POST", "/channels")
+
+
+@pytest.mark.parametrize("stage", ["bridge", "media", "join"])
+async def test_the_callee_hangs_up_during_set_up(bench: Bench, stage: str) -> None:
+    held = bench.asterisk.hold(*OUTBOUND_STAGES[stage])
+    call, running = bench.call_out(ScriptedBrain())
+    await until(lambda: call.far_id in bench.asterisk.channels)
+    bench.asterisk.answers(call.far_id)
+    await held.reached.wait()
+    bench.asterisk.hang_up(call.far_id)
+    held.go.set()
+    assert (await ended(running)).by == "far"
+    bench.asterisk.assert_clean()
+
+
+# --- audio -------------------------------------------------------------------------------------------
+
+
+async def test_frames_flow_from_the_first_moment(bench: Bench) -> None:
+    """Before the caller is answered, one every 20 ms: Asterisk learns our address, and no word is cut off."""
+    held = bench.asterisk.hold(*STAGES["answer"])
+    call, running = bench.call_in(ScriptedBrain())
+    await held.reached.wait()
+    media = media_of(bench.asterisk, call.media_id)
+    begun_at = asyncio.get_running_loop().time()
+    await until(lambda: len(media.hear()) >= 10)
+    assert 0.1 < asyncio.get_running_loop().time() - begun_at < 1
+    held.go.set()
+    await bench.talking()
+    call.hang_up("enough")
+    await ended(running)
+    numbers = [arrival.sequence_number for arrival in media.arrivals]
+    assert numbers == [(numbers[0] + i) % 2**16 for i in range(len(numbers))]
+    assert {arrival.payload for arrival in media.arrivals} == {bytes(320)}
+
+
+async def test_only_asterisk_is_heard(bench: Bench) -> None:
+    brain = ScriptedBrain()
+    call, running = bench.call_in(brain)
+    await bench.talking()
+    media = media_of(bench.asterisk, call.media_id)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for _ in range(10):
+            stranger.sendto(RtpPeer(ssrc=7).packet(frame(9000)), media.bot)
+            stranger.sendto(b"noise", media.bot)
+            media.say(frame(5000))
+            await asyncio.sleep(0.02)
+    await until(lambda: frame(5000) in brain.frames)
+    assert frame(9000) not in brain.frames
+    call.hang_up("enough")
+    await ended(running)
+
+
+async def test_silence_of_the_caller_is_heard_as_silence(bench: Bench) -> None:
+    """Asterisk sends nothing at all then; for the brain time goes on."""
+    brain = ScriptedBrain()
+    call, running = bench.call_in(brain)
+    await until(lambda: len(brain.frames) >= 10)
+    call.hang_up("enough")
+    await ended(running)
+    assert set(brain.frames) == {bytes(320)}
+    heard = len(brain.frames)
+    await asyncio.sleep(0.05)
+    assert len(brain.frames) == heard
+
+
+# --- the record --------------------------------------------------------------------------------------
+
+
+def stereo(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    with wave.open(str(path)) as sound:
+        assert (sound.getnchannels(), sound.getframerate()) == (2, 8000)
+        samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2").reshape(-1, 2)
+    return samples[:, 0], samples[:, 1]
+
+
+async def test_both_sides_are_recorded_aligned(bench: Bench, tmp_path: Path) -> None:
+    call, running = bench.call_in(Echo(), recording_directory=lambda call_id: tmp_path / call_id)
+    await bench.talking()
+    media = media_of(bench.asterisk, call.media_id)
+    begun_at = asyncio.get_running_loop().time()
+    for level in [0] * 15 + [5000] * 10 + [0] * 15:
+        media.say(frame(level))
+        await asyncio.sleep(0.02)
+    lasted_s = asyncio.get_running_loop().time() - begun_at
+    bench.asterisk.hang_up(CALLER)
+    await ended(running)
+    caller, bot = stereo(tmp_path / call.call_id / "full_call.wav")
+    assert lasted_s - 0.5 < len(caller) / 8000 < lasted_s + 1
+    onset_caller, onset_bot = int(np.argmax(caller == 5000)), int(np.argmax(bot == 5000))
+    assert onset_caller > 0 and onset_bot > 0, "both sides speak"
+    assert 0 <= (onset_bot - onset_caller) / 8000 < 0.25, "the echo follows at once"
+    log = [json.loads(line) for line in (tmp_path / call.call_id / "events.jsonl").read_text().splitlines()]
+    assert log[-1]["event"] == "ended"
+    assert log[-1]["outcome"] == "answered"
+
+
+async def test_a_directory_that_cannot_be_made_costs_only_the_record(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    brain = ScriptedBrain()
+    call, running = bench.call_in(brain, recording_directory=lambda call_id: tmp_path / "file" / call_id)
+    await until(lambda: len(brain.frames) > 3)
+    call.hang_up("enough")
+    assert (await ended(running)).outcome is Outcome.ANSWERED
+    assert len(complaints(caplog)) == 1
+    assert "not recorded" in complaints(caplog)[0]
+
+
+async def test_the_caller_hangs_up_while_the_record_is_opened(bench: Bench, tmp_path: Path) -> None:
+    """On a slow disk; the files and the thread that turn up late are closed all the same."""
+    reached, go = threading.Event(), threading.Event()
+
+    def slowly(call_id: str) -> Path:
+        reached.set()
+        go.wait(10)
+        return tmp_path / call_id
+
+    brain = ScriptedBrain()
+    call, running = bench.call_in(brain, recording_directory=slowly)
+    await until(reached.is_set)
+    bench.asterisk.hang_up(CALLER)
+    await until(lambda: isinstance(bench.seen[-1], Ended))
+    go.set()
+    assert (await ended(running)).by == "far"
+    assert not brain.is_open
+
+
+# --- brains that fail --------------------------------------------------------------------------------
+
+
+async def test_a_brain_that_gives_up(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    brain = ScriptedBrain()
+    _, running = bench.call_in(brain)
+    await until(lambda: len(brain.frames) > 0)
+    failed = ports.EngineFailed(1, "chat", "no answer", permanent=False)
+    brain.report(failed)
+    brain.report(ports.GaveUp("chat failed three times"))
+    assert await ended(running) == Ending(Outcome.FAILED, "us", "chat failed three times")
+    assert bench.handed_back == "failed"
+    assert failed in bench.seen
+    assert any("chat failed: no answer" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_brain_that_cannot_start(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    brain = ScriptedBrain(start=RuntimeError("a fault of ours"))
+    _, running = bench.call_in(brain)
+    assert await ended(running) == Ending(Outcome.FAILED, "asterisk", "a fault of ours")
+    assert bench.handed_back == "failed"
+    assert not brain.is_open
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
+
+
+async def test_a_brain_that_stumbles_over_every_frame(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Said once; the call goes on, and is recorded."""
+    brain = ScriptedBrain(push_audio=RuntimeError("a fault of ours"))
+    call, running = bench.call_in(brain, recording_directory=lambda call_id: tmp_path / call_id)
+    await bench.talking()
+    media = media_of(bench.asterisk, call.media_id)
+    for _ in range(10):
+        media.say(frame(5000))
+        await asyncio.sleep(0.02)
+    bench.asterisk.hang_up(CALLER)
+    assert (await ended(running)).outcome is Outcome.ANSWERED
+    assert len(brain.frames) > 1
+    assert len(complaints(caplog)) == 1
+    caller, _ = stereo(tmp_path / call.call_id / "full_call.wav")
+    assert 5000 in caller
+
+
+async def test_a_brain_that_fails_to_close(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    brain = ScriptedBrain(close=RuntimeError("a fault of ours"))
+    call, running = bench.call_in(brain, recording_directory=lambda call_id: tmp_path / call_id)
+    await brain.reached.wait()
+    bench.asterisk.hang_up(CALLER)
+    assert (await ended(running)).outcome is Outcome.ANSWERED
+    bench.asterisk.assert_clean()
+    assert complaints(caplog)
+    assert '"ended"' in (tmp_path / call.call_id / "events.jsonl").read_text()
+
+
+# --- cancelled ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_cancelled_during_set_up(bench: Bench, stage: str) -> None:
+    method, prefix = STAGES[stage]
+    bench.asterisk.script(method, prefix, delay_s=0.3, carry_out_first=True)
+    _, running = bench.call_in(ScriptedBrain())
+    await until(lambda: any(p.startswith(prefix) for m, p, *_ in bench.asterisk.requests if m == method))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ended(running)
+    bench.asterisk.assert_clean()
+
+
+async def test_cancelled_while_talking(bench: Bench, tmp_path: Path) -> None:
+    brain = ScriptedBrain()
+    call, running = bench.call_in(brain, recording_directory=lambda call_id: tmp_path / call_id)
+    await until(lambda: len(brain.frames) > 0)
+    media = media_of(bench.asterisk, call.media_id)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ended(running)
+    bench.asterisk.assert_clean()
+    assert not brain.is_open
+    await until(lambda: is_free(media.bot))
+
+
+async def test_cancelled_twice(bench: Bench) -> None:
+    """Whoever is in such a hurry waits for no reply of Asterisk; what is ours is freed at once."""
+    brain = ScriptedBrain()
+    call, running = bench.call_in(brain)
+    await until(lambda: len(brain.frames) > 0)
+    media = media_of(bench.asterisk, call.media_id)
+    held = bench.asterisk.hold("DELETE", "/channels")
+    running.cancel()
+    await held.reached.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ended(running)
+    assert not brain.is_open
+    await until(lambda: is_free(media.bot))
+    held.go.set()
+    await bench.sweep()
+
+
+async def test_a_flood_of_news_ends_the_call(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    call, running = bench.call_in(ScriptedBrain())
+    await bench.talking()
+    news = next(e for e in bench.events if isinstance(e, StasisStart) and e.channel_id == call.media_id)
+    for _ in range(call_module.MAX_FACTS + 1):
+        call.push_event(news)
+    with pytest.raises(asyncio.CancelledError):
+        await ended(running)
+    assert complaints(caplog) == ["256 facts wait: the call is stuck and is ended"]
+    bench.asterisk.assert_clean()

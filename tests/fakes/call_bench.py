@@ -107,20 +107,21 @@ def _descriptors() -> set[str]:
 
 
 def _timers(now: float) -> list[str]:
-    handles = [thing for thing in gc.get_objects() if isinstance(thing, asyncio.TimerHandle)]
+    handles = [thing for thing in gc.get_objects() if type(thing) is asyncio.TimerHandle]
     return [repr(h) for h in handles if not h.cancelled() and h.when() > now and "Call." in repr(h)]
 
 
 @asynccontextmanager
 async def nothing_leaks() -> AsyncIterator[None]:
     """After the block: no task, no descriptor, no timer of a call, no recorder's thread more than before."""
-    tasks, descriptors = asyncio.all_tasks(), _descriptors()
+    tasks, descriptors, threads = asyncio.all_tasks(), _descriptors(), set(threading.enumerate())
     yield
 
     def left() -> list[object]:
         more: list[object] = list(asyncio.all_tasks() - tasks - {asyncio.current_task()})
         more += _descriptors() - descriptors
-        more += [thread.name for thread in threading.enumerate() if thread.name.startswith("recorder-")]
+        new = set(threading.enumerate()) - threads
+        more += [thread.name for thread in new if thread.name.startswith("recorder-")]
         return more
 
     try:
