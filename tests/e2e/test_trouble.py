@@ -12,6 +12,9 @@ from tests.e2e.callers import human_sentences
 from tests.e2e.checks import settled, word_error_rate
 from tests.e2e.conftest import Caller, Serve
 
+SHORT_ANSWERS = "Facts: A new bicycle tyre costs twenty euros."
+"""Told no facts, the embedded assistant explains itself at length after every turn."""
+
 
 async def test_engines_that_are_away_never_mean_silence(
     asterisk: PrivateAsterisk, serve: Serve, caller: Caller, recordings: Path
@@ -59,7 +62,7 @@ async def test_people_are_understood_over_a_real_call(
 ) -> None:
     sentences = await asyncio.to_thread(human_sentences)
     said = sentences[:3]
-    async with serve(SILENCE_DURATION_MS="800") as process, caller() as ua:
+    async with serve(SILENCE_DURATION_MS="800", SYSTEM_MESSAGE=SHORT_ANSWERS) as process, caller() as ua:
         call = await ua.dial(asterisk.bot_extension)
         await call.answered(10)
         directory = await wait_for_recording(recordings, set(), 10)
