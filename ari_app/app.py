@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -43,6 +44,8 @@ RENDER_TIMEOUT_S = 10
 FIRST_CONNECTION_S = 30
 DRAIN_S = 5
 """On a stop, callers in conversation get this long to finish before they are hung up."""
+END_TIMEOUT_S = 5
+"""For taking all calls down, when Asterisk hardly answers."""
 
 
 class App:
@@ -144,12 +147,9 @@ class App:
                 )
             )
             connection = asyncio.create_task(self._client.run(), name="ari-connection")
-            try:
-                yield connection
-            finally:
-                await self._end_calls()
-                connection.cancel()
-                await asyncio.gather(connection, return_exceptions=True)
+            stack.push_async_callback(self._cancel_late, connection)
+            stack.push_async_callback(self._end_calls)
+            yield connection
 
     async def _registered(self) -> None:
         """Wait for the first registration: Asterisk may be starting beside us, but not for ever."""
@@ -164,13 +164,19 @@ class App:
             ) from None
 
     async def _end_calls(self) -> None:
+        self._draining = True
         for call in self._calls.values():
             call.hang_up("the application is stopping")
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=5)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_TIMEOUT_S):
+                while self._tasks:  # who calls meanwhile is refused, which is a task too
+                    await asyncio.wait(self._tasks)
+
+    async def _cancel_late(self, connection: asyncio.Task[None]) -> None:
+        late = [connection, *self._tasks]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def _drain(self) -> None:
         self._draining = True

@@ -1,255 +1,447 @@
-"""The composition root and its calls against a strict ARI peer on loopback, in echo mode with real UDP sockets."""
+"""The whole application against a strict ARI peer: many calls, losses of the connection, stops and refusals."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
-import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from ari_app import app as app_module
 from ari_app.app import App
+from ari_app.ari import instances
+from ari_app.ari.client import AriClient
+from ari_app.ari.ids import Kind, object_id, server_tag
 from ari_app.ari.outcome import Ending, Outcome
+from ari_app.call import Ended, Progress
 from ari_app.config import Config, load
-from ari_app.demo.measure import udp_sockets
-from ari_app.errors import AriReplaced, AriUnauthorized, AriUnreachable, ConfigError, SetupError
-from tests.fakes.asterisk import FakeAsterisk, until
+from ari_app.dialog import ports
+from ari_app.errors import (
+    AriReplaced,
+    AriUnauthorized,
+    AriUnreachable,
+    ConfigError,
+    EngineError,
+    MediaError,
+    SetupError,
+)
+from tests.fakes.asterisk import Channel, FakeAsterisk, until
+from tests.fakes.call_bench import frame, media_of, nothing_leaks
+from tests.fakes.openai_server import error, fake_openai, speech
 
-NAME = "bot"
+KEY = "sk-test-0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(app_module, "DRAIN_S", 0.3)
-    return tmp_path / "state"
+    monkeypatch.setattr(app_module, "FIRST_CONNECTION_S", 0.5)
+    monkeypatch.setattr(instances, "PATIENCE_S", 0.1)
 
 
-def config(asterisk: FakeAsterisk, **extra: str) -> Config:
-    settings = {"ARI_URL": asterisk.url, "ARI_USERNAME": asterisk.user, "ARI_PASSWORD": asterisk.password}
-    return load({}, {**settings, "ARI_APP": NAME, "MODE": "echo", **extra}, {})
+@pytest.fixture
+async def asterisk() -> AsyncIterator[FakeAsterisk]:
+    async with nothing_leaks(), FakeAsterisk() as fake:
+        yield fake
 
 
-class Serving:
-    """A running `serve`."""
+def config(asterisk: FakeAsterisk, **settings: str) -> Config:
+    usual = {
+        "ARI_URL": asterisk.url,
+        "ARI_USERNAME": asterisk.user,
+        "ARI_PASSWORD": asterisk.password,
+        "ARI_APP": "bot",
+        "MODE": "echo",
+    }
+    return load({}, {**usual, **settings}, {})
 
-    def __init__(self, settings: Config) -> None:
-        self.ready, self.stop = asyncio.Event(), asyncio.Event()
-        self.app = App(settings, command="serve")
+
+class Served:
+    """A serving application and its callers."""
+
+    def __init__(self, asterisk: FakeAsterisk, **settings: str) -> None:
+        self.asterisk = asterisk
+        self.stop = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.app = App(config(asterisk, **settings), command="serve")
         self.task = asyncio.create_task(self.app.serve(ready=self.ready.set, stop=self.stop))
+
+    def bridge_of(self, channel_id: str) -> str:
+        """The bridge that the channel is in, or nothing."""
+        return next(
+            (bridge for bridge, members in self.asterisk.bridges.items() if channel_id in members), ""
+        )
+
+    async def call(self, channel_id: str) -> None:
+        """A caller comes, and is talked to."""
+        self.asterisk.caller_arrives(channel_id, app="bot")
+        await until(lambda: bool(self.bridge_of(channel_id)))
+
+    def media_of(self, channel_id: str) -> str:
+        """Id of the media channel that the caller talks to."""
+        (media_id,) = set(self.asterisk.bridges[self.bridge_of(channel_id)]) - {channel_id}
+        return media_id
+
+    def result(self, channel_id: str) -> str:
+        """How the caller was handed back; nothing while he is in the application."""
+        channel = self.asterisk.channels[channel_id]
+        return "" if channel.app else channel.variables["ARI_APP_RESULT"]
+
+    @property
+    def calls(self) -> int:
+        """How many calls ever got a media channel."""
+        return len(self.asterisk.asked("POST", "/externalMedia"))
 
 
 @asynccontextmanager
-async def serving(asterisk: FakeAsterisk, **extra: str) -> AsyncIterator[Serving]:
-    """Serve until the block ends; afterwards nothing of it is left in this process."""
-    tasks_before, sockets_before = asyncio.all_tasks(), udp_sockets_here()
-    server = Serving(config(asterisk, **extra))
+async def serving(asterisk: FakeAsterisk, **settings: str) -> AsyncIterator[Served]:
+    served = Served(asterisk, **settings)
     try:
+        await until(lambda: served.ready.is_set() or served.task.done())
+        yield served
+        served.stop.set()
         async with asyncio.timeout(10):
-            await asyncio.wait({server.task, wait_for(server.ready)}, return_when=asyncio.FIRST_COMPLETED)
-        yield server
+            await served.task
     finally:
-        server.stop.set()
-        with suppress(AriReplaced):
-            await asyncio.wait_for(server.task, 15)
-    await until(lambda: {t for t in asyncio.all_tasks() - tasks_before if "ari_app" in str(t)} == set())
-    assert udp_sockets_here() == sockets_before
+        served.task.cancel()
+        await asyncio.gather(served.task, return_exceptions=True)
 
 
-def wait_for(event: asyncio.Event) -> asyncio.Task[bool]:
-    return asyncio.create_task(event.wait())
+# --- calls -------------------------------------------------------------------------------------------
 
 
-def udp_sockets_here() -> int:
-    return udp_sockets(os.getpid())
+async def test_calls_do_not_touch_each_other(asterisk: FakeAsterisk) -> None:
+    async with serving(asterisk) as served:
+        callers = ["1700000000.1", "1700000000.2", "1700000000.3"]
+        for caller in callers:
+            asterisk.caller_arrives(caller, app="bot")
+        await until(lambda: all(served.bridge_of(caller) for caller in callers))
+        assert len(asterisk.bridges) == 3
+        asterisk.hang_up(callers[1])
+        await until(lambda: len(asterisk.bridges) == 2)
+        assert served.bridge_of(callers[0]) and served.bridge_of(callers[2])
+        media = media_of(asterisk, served.media_of(callers[2]))
+        for _ in range(10):
+            media.say(frame(5000))
+            await asyncio.sleep(0.02)
+        await until(lambda: any(a.payload == frame(5000)[::-1] for a in media.hear()))
+        other = media_of(asterisk, served.media_of(callers[0]))
+        assert {a.payload for a in other.hear()} == {bytes(320)}, "hears nothing of the other call"
+        for caller in (callers[0], callers[2]):
+            asterisk.hang_up(caller)
+        await until(lambda: not asterisk.bridges)
+        asterisk.assert_clean()
 
 
-async def talking(asterisk: FakeAsterisk, channel_id: str) -> None:
-    """A caller arrives and is in conversation."""
-    asterisk.caller_arrives(channel_id, app=NAME)
-    await until(
-        lambda: any(channel_id in members and len(members) == 2 for members in asterisk.bridges.values())
-    )
-
-
-def handed_back(asterisk: FakeAsterisk, result: str) -> bool:
-    asked = asterisk.asked("POST", "/variable")
-    return any(query.get("variable") == "ARI_APP_RESULT" and query.get("value") == result for query in asked)
-
-
-async def test_a_call_lives_and_leaves_nothing() -> None:
-    async with FakeAsterisk() as asterisk, serving(asterisk):
-        await talking(asterisk, "1.1")
-        assert asterisk.channels["1.1"].state == "Up"
-        asterisk.hang_up("1.1")
-        await until(lambda: not asterisk.channels and not asterisk.bridges)
-
-
-async def test_the_caller_may_hang_up_at_any_moment_of_the_set_up() -> None:
-    async with FakeAsterisk() as asterisk, serving(asterisk) as server:
-        for number, delay_ms in enumerate((0, 1, 2, 4, 6, 8, 12, 20, 40)):
-            channel_id = f"2.{number}"
-            asterisk.caller_arrives(channel_id, app=NAME)
-            await asyncio.sleep(delay_ms / 1000)
-            asterisk.hang_up(channel_id)
-            await until(lambda: not asterisk.channels and not asterisk.bridges and not server.app._calls)
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/bridges"),
-        ("POST", "/channels/externalMedia"),
-        ("POST", "/channels/1.1/answer"),
-        ("POST", "/bridges/ari_app"),
-    ],
-)
-async def test_a_step_that_fails_gives_the_caller_back(method: str, path: str) -> None:
-    async with FakeAsterisk() as asterisk, serving(asterisk) as server:
-        asterisk.script(method, path, status=500, body='{"message":"Internal error"}')
-        asterisk.caller_arrives("1.1", app=NAME)
-        await until(lambda: handed_back(asterisk, "failed"))
-        await until(lambda: not asterisk.bridges and not server.app._calls)
-        asterisk.assert_clean("1.1")
-
-
-async def test_calls_do_not_touch_each_other_and_the_limit_holds() -> None:
-    async with FakeAsterisk() as asterisk, serving(asterisk, MAX_CALLS="2") as server:
-        await talking(asterisk, "1.1")
-        await talking(asterisk, "1.2")
-        asterisk.caller_arrives("1.3", app=NAME)
-        await until(lambda: handed_back(asterisk, "busy"))
-        assert len(server.app._calls) == len(asterisk.bridges) == 2
-        asterisk.hang_up("1.1")
-        await until(lambda: len(asterisk.bridges) == 1 and len(server.app._calls) == 1)
-        await talking(asterisk, "1.4")
-        assert len(asterisk.bridges) == 2
-
-
-async def test_a_lost_websocket_ends_only_the_calls_that_ended_meanwhile() -> None:
-    async with FakeAsterisk() as asterisk, serving(asterisk) as server:
-        await talking(asterisk, "1.1")
-        await talking(asterisk, "1.2")
-        connections = asterisk.connections
-        asterisk.drop_websockets()
-        asterisk.vanish("1.1")
-        await until(lambda: asterisk.connections > connections and len(server.app._calls) == 1)
+async def test_all_lines_are_taken(asterisk: FakeAsterisk, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(asterisk, MAX_CALLS="2") as served:
+        await served.call("1700000000.1")
+        await served.call("1700000000.2")
+        asterisk.caller_arrives("1700000000.3", app="bot", number="+15551234567")
+        await until(lambda: served.result("1700000000.3") == "busy")
+        assert served.bridge_of("1700000000.1") and served.bridge_of("1700000000.2")
+        assert served.calls == 2
+        asterisk.hang_up("1700000000.1")
         await until(lambda: len(asterisk.bridges) == 1)
-        assert any("1.2" in members for members in asterisk.bridges.values())
+        await served.call("1700000000.4")
+    (line,) = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert "2 lines are taken" in line
+    assert "1234" not in line, "numbers are masked"
 
 
-async def test_a_stop_refuses_newcomers_and_then_hangs_up() -> None:
-    async with FakeAsterisk() as asterisk, serving(asterisk) as server:
-        await talking(asterisk, "1.1")
-        server.stop.set()
-        await asyncio.sleep(0.1)
-        asterisk.caller_arrives("1.2", app=NAME)
-        await until(lambda: handed_back(asterisk, "busy"))
-        assert "1.1" in asterisk.channels, "the one in conversation has a moment left"
-        await asyncio.wait_for(server.task, 15)
-        asterisk.assert_clean("1.2")
+async def test_a_caller_handed_back_may_come_again(asterisk: FakeAsterisk) -> None:
+    async with serving(asterisk) as served:
+        await served.call("1700000000.1")
+        asterisk.vanish(served.media_of("1700000000.1"))
+        await until(lambda: served.result("1700000000.1") == "failed")
+        asterisk.channels["1700000000.1"].app = "bot"
+        asterisk.event("1700000000.1", "StasisStart", args=["inbound", "100"])
+        await until(lambda: bool(served.bridge_of("1700000000.1")))
+        assert served.calls == 2
 
 
-async def test_a_second_server_of_the_name_is_refused_on_this_host() -> None:
-    async with FakeAsterisk() as asterisk, serving(asterisk):
-        with pytest.raises(ConfigError, match="ARI_APP"):
-            await App(config(asterisk), command="serve").serve(ready=lambda: None, stop=asyncio.Event())
+async def test_a_late_object_of_ours_is_hung_up(asterisk: FakeAsterisk) -> None:
+    async with serving(asterisk):
+        late = object_id(server_tag("bot", asterisk.url), "0" * 12, Kind.CALLEE)
+        asterisk.channels[late] = Channel(late, "PJSIP/outbound-1", "Up", "bot")
+        asterisk.event(late, "StasisStart", args=[])
+        await until(lambda: late not in asterisk.channels)
+        assert not asterisk.bridges
 
 
-async def test_another_host_that_takes_the_name_over_ends_this_server() -> None:
-    async with FakeAsterisk() as asterisk, serving(asterisk) as server:
-        asterisk.send(NAME, {"type": "ApplicationReplaced"})
-        with pytest.raises(AriReplaced, match="another process"):
-            await asyncio.wait_for(asyncio.shield(server.task), 15)
+async def test_recordings_go_where_they_should(asterisk: FakeAsterisk, tmp_path: Path) -> None:
+    root = tmp_path / "recordings"
+    async with serving(asterisk, SAVE_RECORDINGS="yes", RECORDINGS_DIR=str(root)) as served:
+        await served.call("1700000000.1")
+        await until(lambda: any(root.glob("serve_*_*/full_call.wav")))
 
 
-async def test_a_wrong_password_and_a_silent_asterisk_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "FIRST_CONNECTION_S", 0.5)
-    async with FakeAsterisk() as asterisk:
-        wrong = config(asterisk, ARI_PASSWORD="wrong")
-        with pytest.raises(AriUnauthorized, match="ARI_PASSWORD"):
-            await App(wrong, command="serve").serve(ready=lambda: None, stop=asyncio.Event())
-    with pytest.raises(AriUnreachable, match="ARI_URL"):
-        await App(config(asterisk), command="serve").serve(ready=lambda: None, stop=asyncio.Event())
-    with pytest.raises(AriUnreachable, match="ARI_URL"):
-        await dial(asterisk)
+# --- the connection is lost --------------------------------------------------------------------------
 
 
-async def dial(asterisk: FakeAsterisk, number: str = "100", hang_up: asyncio.Event | None = None) -> Ending:
-    app = App(config(asterisk), command="dial")
-    return await app.dial(number, observer=lambda what: None, hang_up=hang_up or asyncio.Event())
+async def test_calls_outlive_the_event_connection(asterisk: FakeAsterisk) -> None:
+    """And what Asterisk says once more about their channels makes no second call."""
+    async with serving(asterisk) as served:
+        await served.call("1700000000.1")
+        await served.call("1700000000.2")
+        media = media_of(asterisk, served.media_of("1700000000.2"))
+        asterisk.drop_websockets()
+        asterisk.vanish("1700000000.1")  # nobody is told
+        await until(lambda: asterisk.is_registered("bot"))
+        await until(lambda: len(asterisk.bridges) == 1)
+        assert served.bridge_of("1700000000.2")
+        asterisk.event("1700000000.2", "StasisStart", args=["inbound", "100"])
+        heard = len(media.hear())
+        await until(lambda: len(media.hear()) > heard + 5)
+        assert served.calls == 2
+        asterisk.assert_clean("1700000000.2", served.media_of("1700000000.2"), *asterisk.bridges)
 
 
-def dialed(asterisk: FakeAsterisk) -> str | None:
-    return next((id for id in asterisk.channels if id.endswith("-c")), None)
+async def test_asterisk_dies_with_all_its_calls_and_comes_back(asterisk: FakeAsterisk) -> None:
+    async with serving(asterisk) as served:
+        await served.call("1700000000.1")
+        await asterisk.stop()
+        for channel in asterisk.channels.values():
+            if channel.rtp is not None:
+                channel.rtp.close()
+        asterisk.channels.clear()
+        asterisk.bridges.clear()
+        await asterisk.start()
+        await until(lambda: asterisk.is_registered("bot"))
+        await served.call("1700000009.1")
+        assert served.calls == 2
+        assert not served.task.done()
 
 
-async def test_an_outbound_call_rings_is_answered_and_ends() -> None:
-    async with FakeAsterisk() as asterisk:
-        task = asyncio.create_task(dial(asterisk))
-        await until(lambda: dialed(asterisk) is not None)
-        channel_id = dialed(asterisk)
-        assert channel_id is not None
-        asterisk.rings(channel_id)
-        asterisk.answers(channel_id)
-        await until(lambda: any(len(members) == 2 for members in asterisk.bridges.values()))
-        asterisk.hang_up(channel_id)
-        assert (await asyncio.wait_for(task, 10)).outcome is Outcome.ANSWERED
+async def test_another_process_takes_the_application(asterisk: FakeAsterisk) -> None:
+    async with serving(asterisk) as served:
+        await served.call("1700000000.1")
+        async with AriClient(asterisk.url, asterisk.user, asterisk.password, "bot", lambda _: None) as rival:
+            running = asyncio.create_task(rival.run())
+            with pytest.raises(AriReplaced, match="ARI_APP"):
+                await served.task
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
         asterisk.assert_clean()
+        served.task = asyncio.create_task(asyncio.sleep(0))
 
 
-async def test_nothing_is_dialed_once_hanging_up_is_wanted() -> None:
-    hang_up = asyncio.Event()
-    hang_up.set()
-    async with FakeAsterisk() as asterisk:
-        assert (await dial(asterisk, hang_up=hang_up)).outcome is Outcome.CANCELLED
-        assert asterisk.asked("POST", "/channels") == []
+# --- stopping ----------------------------------------------------------------------------------------
 
 
-async def test_a_cancelled_dial_takes_its_call_down() -> None:
-    async with FakeAsterisk() as asterisk:
-        task = asyncio.create_task(dial(asterisk))
-        await until(lambda: dialed(asterisk) is not None)
-        task.cancel()
+async def test_a_stop_gives_callers_time_and_takes_no_new_ones(asterisk: FakeAsterisk) -> None:
+    async with serving(asterisk) as served:
+        await served.call("1700000000.1")
+        await served.call("1700000000.2")
+        served.stop.set()
+        await asyncio.sleep(0.05)
+        asterisk.caller_arrives("1700000000.3", app="bot")
+        await until(lambda: served.result("1700000000.3") == "busy")
+        assert served.bridge_of("1700000000.1"), "still talked to"
+        asterisk.hang_up("1700000000.1")
+        async with asyncio.timeout(5):
+            await served.task
+        asterisk.assert_clean("1700000000.3")
+        assert served.calls == 2
+
+
+async def test_a_caller_who_comes_at_the_very_end_of_a_stop(asterisk: FakeAsterisk) -> None:
+    async with serving(asterisk) as served:
+        await served.call("1700000000.1")
+        hanging_up = asterisk.hold("DELETE", "/channels/1700000000.1")
+        asterisk.script("POST", "/channels/1700000000.2/variable", delay_s=0.2)
+        served.stop.set()
+        await hanging_up.reached.wait()
+        asterisk.caller_arrives("1700000000.2", app="bot")
+        hanging_up.go.set()
+        async with asyncio.timeout(5):
+            await served.task
+        assert served.result("1700000000.2") == "busy"
+        asterisk.assert_clean("1700000000.2")
+
+
+async def test_a_caller_who_comes_while_a_cancelled_server_ends_its_calls(asterisk: FakeAsterisk) -> None:
+    async with serving(asterisk) as served:
+        await served.call("1700000000.1")
+        hanging_up = asterisk.hold("DELETE", "/channels/1700000000.1")
+        served.task.cancel()
+        await hanging_up.reached.wait()
+        asterisk.caller_arrives("1700000000.2", app="bot")
+        await until(lambda: served.result("1700000000.2") == "busy")
+        hanging_up.go.set()
         with pytest.raises(asyncio.CancelledError):
-            await task
+            await served.task
+        asterisk.assert_clean("1700000000.2")
+        served.task = asyncio.create_task(asyncio.sleep(0))
+
+
+async def test_a_server_cancelled_twice_waits_for_nobody(asterisk: FakeAsterisk) -> None:
+    async with serving(asterisk) as served:
+        await served.call("1700000000.1")
+        asterisk.script("DELETE", "/channels/1700000000.1", delay_s=0.5)
+        served.task.cancel()
+        await until(lambda: len(asterisk.channels) == 1)
+        served.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await served.task
+        asterisk.assert_clean()
+        served.task = asyncio.create_task(asyncio.sleep(0))
+
+
+async def test_a_stop_does_not_wait_for_an_asterisk_that_hardly_answers(
+    asterisk: FakeAsterisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "END_TIMEOUT_S", 0.1)
+    async with serving(asterisk) as served:
+        await served.call("1700000000.1")
+        asterisk.script("DELETE", "/channels/1700000000.1", delay_s=1.5)
+        served.stop.set()
+        await until(served.task.done, within_s=1.2)
         asterisk.assert_clean()
 
 
-@pytest.mark.parametrize("number", ["", "abc", "1@2", "1/2", "1&2", "100,1", "1" * 33, "++1"])
-async def test_what_is_no_number_is_refused_before_anything_happens(number: str) -> None:
-    with pytest.raises(ConfigError, match="not a number"):
-        await dial(FakeAsterisk(), number)
+# --- it cannot start ---------------------------------------------------------------------------------
 
 
-async def test_a_state_folder_that_cannot_be_written_is_named(state: Path) -> None:
-    state.write_text("a file")
-    async with FakeAsterisk() as asterisk:
-        with pytest.raises(SetupError, match="instances"):
-            await dial(asterisk)
+async def dial(asterisk: FakeAsterisk, number: str = "100", **settings: str) -> Ending:
+    app = App(config(asterisk, **settings), command="dial")
+    return await app.dial(number, observer=lambda _: None, hang_up=asyncio.Event())
 
 
-async def test_a_recording_that_cannot_be_made_costs_the_recording_only(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def serve(asterisk: FakeAsterisk, **settings: str) -> None:
+    app = App(config(asterisk, **settings), command="serve")
+    await app.serve(ready=lambda: pytest.fail("ready"), stop=asyncio.Event())
+
+
+@pytest.mark.parametrize("command", [serve, dial])
+async def test_a_wrong_password(asterisk: FakeAsterisk, command: type) -> None:
+    with pytest.raises(AriUnauthorized) as raised:
+        await command(asterisk, ARI_PASSWORD="not-the-password")
+    assert "not-the-password" not in str(raised.value)
+
+
+@pytest.mark.parametrize("command", [serve, dial])
+async def test_nobody_is_there(asterisk: FakeAsterisk, command: type) -> None:
+    await asterisk.stop()
+    with pytest.raises(AriUnreachable, match="ARI_URL"):
+        await command(asterisk)
+
+
+@pytest.mark.parametrize("number", ["", "12 34", "100@evil", "+", "1" * 33, "100\n", "{number}"])
+async def test_a_number_that_is_none(asterisk: FakeAsterisk, number: str) -> None:
+    with pytest.raises(ConfigError, match="not a number to call"):
+        await dial(asterisk, number)
+    assert asterisk.connections == 0
+
+
+async def test_the_application_is_served_already(asterisk: FakeAsterisk) -> None:
+    async with serving(asterisk):
+        with pytest.raises(ConfigError, match="ARI_APP"):
+            await serve(asterisk)
+        assert asterisk.connections == 1, "the one that serves was not disturbed"
+
+
+async def test_no_place_for_state(
+    asterisk: FakeAsterisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    settings = {"SAVE_RECORDINGS": "yes", "RECORDINGS_DIR": str(tmp_path / "file")}
-    async with FakeAsterisk() as asterisk, serving(asterisk, **settings):
-        await talking(asterisk, "1.1")
-        await until(lambda: "not recorded" in caplog.text)
-        asterisk.hang_up("1.1")
-        await until(lambda: not asterisk.bridges)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    with pytest.raises(SetupError, match="cannot keep a file"):
+        await serve(asterisk)
+    assert asterisk.connections == 0
 
 
-async def test_secrets_are_in_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG):
-        async with FakeAsterisk() as asterisk, serving(asterisk):
-            await talking(asterisk, "1.1")
-            asterisk.hang_up("1.1")
+async def test_an_address_that_is_not_ours(asterisk: FakeAsterisk) -> None:
+    with pytest.raises(MediaError, match="RTP_HOST"):
+        await serve(asterisk, RTP_HOST="192.0.2.1")
+    assert asterisk.connections == 0
+
+
+async def test_a_wrong_key_is_found_at_the_start(asterisk: FakeAsterisk) -> None:
+    async with fake_openai(KEY) as openai:
+        openai.routine["/v1/audio/speech"] = error(401, f"Incorrect API key provided: {KEY}")
+        with pytest.raises(EngineError) as raised:
+            await serve(asterisk, MODE="pipeline", OPENAI_API_KEY=KEY, OPENAI_BASE_URL=openai.url)
+    assert KEY not in str(raised.value)
+
+
+# --- dial --------------------------------------------------------------------------------------------
+
+
+async def test_dial_beside_a_server(asterisk: FakeAsterisk) -> None:
+    seen: list[Progress | Ended | ports.Fact] = []
+    async with serving(asterisk) as served:
+        await served.call("1700000000.1")
+        app = App(config(asterisk), command="dial")
+        dialing = asyncio.create_task(app.dial("+1*2#", observer=seen.append, hang_up=asyncio.Event()))
+        await until(lambda: Progress("dialing") in seen)
+        callee = next(channel for channel in asterisk.channels.values() if "+1*2#" in channel.name)
+        await until(lambda: asterisk.asked("POST", "/channels") != [])
+        asterisk.answers(callee.id)
+        await until(lambda: Progress("talking") in seen)
+        asterisk.hang_up(callee.id)
+        assert (await dialing).outcome is Outcome.ANSWERED
+        assert served.bridge_of("1700000000.1")
+        assert asterisk.asked("POST", "/channels")[0]["endpoint"] == "PJSIP/+1*2#@outbound"
+    assert isinstance(seen[-1], Ended)
+    asterisk.assert_clean()
+
+
+async def test_dial_is_told_to_hang_up(asterisk: FakeAsterisk) -> None:
+    hang_up = asyncio.Event()
+    app = App(config(asterisk), command="dial")
+    dialing = asyncio.create_task(app.dial("100", observer=lambda _: None, hang_up=hang_up))
+    await until(lambda: bool(asterisk.channels))
+    hang_up.set()
+    assert (await dialing) == Ending(Outcome.CANCELLED, "us", "hung up here")
+    asterisk.assert_clean()
+
+
+async def test_dial_is_told_to_hang_up_before_it_dials(asterisk: FakeAsterisk) -> None:
+    hang_up = asyncio.Event()
+    hang_up.set()
+    ending = await App(config(asterisk), command="dial").dial("100", observer=lambda _: None, hang_up=hang_up)
+    assert ending.outcome is Outcome.CANCELLED
+    assert not asterisk.asked("POST", "/channels")
+
+
+async def test_dial_is_cancelled(asterisk: FakeAsterisk) -> None:
+    dialing = asyncio.create_task(dial(asterisk))
+    await until(lambda: bool(asterisk.channels))
+    dialing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dialing
+    asterisk.assert_clean()
+
+
+# --- secrets -----------------------------------------------------------------------------------------
+
+
+async def test_secrets_stay_out_of_the_log(asterisk: FakeAsterisk, caplog: pytest.LogCaptureFixture) -> None:
+    """A greeted call, a refused one and a lost connection, with every line of ours and of the libraries."""
+    caplog.set_level(logging.DEBUG)
+    async with fake_openai(KEY) as openai:
+        openai.routine["/v1/audio/speech"] = speech(b"\0\x10" * 4800)
+        pipeline = {"MODE": "pipeline", "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": openai.url}
+        async with serving(
+            asterisk, GREETING="Hello.", MAX_CALLS="1", DEBUG="yes", RTP_HOST="127.0.0.1", **pipeline
+        ) as served:
+            await served.call("1700000000.1")
+            media = media_of(asterisk, served.media_of("1700000000.1"))
+            await until(lambda: any(any(a.payload) for a in media.hear()))
+            asterisk.caller_arrives("1700000000.2", app="bot")
+            await until(lambda: served.result("1700000000.2") == "busy")
+            asterisk.drop_websockets()
+            await until(lambda: asterisk.connections == 2)
+            asterisk.hang_up("1700000000.1")
             await until(lambda: not asterisk.bridges)
-    assert asterisk.password not in caplog.text
-    assert "call ended" in caplog.text
+    log = caplog.text
+    assert "call ended: answered" in log
+    password = base64.b64encode(f"{asterisk.user}:{asterisk.password}".encode()).decode()
+    for secret in (KEY, asterisk.password, password):
+        assert secret not in log

@@ -617,6 +617,25 @@ async def test_a_brain_that_gives_up(bench: Bench, caplog: pytest.LogCaptureFixt
     assert any("chat failed: no answer" in record.getMessage() for record in caplog.records)
 
 
+async def test_a_fault_of_one_brain_does_not_touch_another_call(bench: Bench) -> None:
+    """Both legs are driven by one sender."""
+    faulty = ScriptedBrain(push_audio=RuntimeError("a fault of ours"), close=RuntimeError("another"))
+    _, running = bench.call_in(faulty)
+    await until(lambda: bool(faulty.frames))
+    brain = ScriptedBrain()
+    other, other_running = bench.call_out(brain)
+    await until(lambda: other.far_id in bench.asterisk.channels)
+    bench.asterisk.answers(other.far_id)
+    await until(lambda: bool(brain.frames))
+    bench.asterisk.hang_up(CALLER)
+    await ended(running)
+    media = media_of(bench.asterisk, other.media_id)
+    heard, sent = len(brain.frames), len(media.hear())
+    await until(lambda: len(brain.frames) > heard + 5 and len(media.hear()) > sent + 5)
+    other.hang_up("enough")
+    assert (await ended(other_running)).outcome is Outcome.ANSWERED
+
+
 async def test_a_brain_that_cannot_start(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     brain = ScriptedBrain(start=RuntimeError("a fault of ours"))
     _, running = bench.call_in(brain)
