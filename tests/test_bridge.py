@@ -86,6 +86,10 @@ def listen(bridge: WhisperAssistantBridge, until: Callable[[], object], limit_s:
     return heard
 
 
+def bridge_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "bridge" in thread.name]
+
+
 def test_a_conversation_by_four_calls() -> None:
     def script(server: FakeOpenAI) -> None:
         server.stt.append(transcript("Hello there."))
@@ -93,7 +97,6 @@ def test_a_conversation_by_four_calls() -> None:
         server.tts += [speech(tone(300, 24_000, 48)), speech(tone(400, 24_000, 48))]
 
     facts: list[Fact] = []
-    threads = threading.active_count()
     with served(script) as server:
         bridge = make(server, facts, greeting="Hi.")
         bridge.start()
@@ -105,7 +108,7 @@ def test_a_conversation_by_four_calls() -> None:
         answer = listen(bridge, lambda: sum(isinstance(f, BotSaid) for f in facts) == 2)
         bridge.stop()
         bridge.stop()
-    assert threading.active_count() == threads
+    assert not bridge_threads()
     for pcm, ms in ((greeting, 300), (answer, 400)):
         samples = struct.unpack(f"<{len(pcm) // 2}h", pcm)
         loud = [n for n, sample in enumerate(samples) if abs(sample) > 2000]
@@ -139,7 +142,6 @@ def test_speaking_over_the_bot_stops_it() -> None:
 
 
 def test_stopping_at_once_and_before_starting() -> None:
-    threads = threading.active_count()
     with served(lambda server: None) as server:
         bridge = make(server, [])
         bridge.stop()
@@ -148,7 +150,7 @@ def test_stopping_at_once_and_before_starting() -> None:
         bridge.stop()
         with pytest.raises(RuntimeError):
             bridge.start()
-    assert threading.active_count() == threads
+    assert not bridge_threads()
 
 
 def test_unheard_audio_is_bounded() -> None:

@@ -92,12 +92,6 @@ class AriRest:
         attempted = "list the channels"
         return _all(attempted, parse_channel, await self._call(attempted, "channels", "list"))
 
-    async def get_channel(self, channel_id: str) -> Channel:
-        """One channel."""
-        attempted = f"look at channel {channel_id}"
-        reply = await self._call(attempted, "channels", "get", channelId=channel_id)
-        return _all(attempted, parse_channel, [reply])[0]
-
     async def originate(
         self,
         channel_id: str,
@@ -163,10 +157,6 @@ class AriRest:
         """Answer an inbound channel."""
         await self._call(f"answer channel {channel_id}", "channels", "answer", channelId=channel_id)
 
-    async def ring(self, channel_id: str) -> None:
-        """Let an inbound channel hear ringing."""
-        await self._call(f"ring channel {channel_id}", "channels", "ring", channelId=channel_id)
-
     async def hangup(self, channel_id: str, reason: str = "normal") -> None:
         """`reason`: normal, busy, congestion, no_answer, ..."""
         with contextlib.suppress(AriNotFound):
@@ -202,23 +192,6 @@ class AriRest:
             channelId=channel_id,
             variable=name,
             value=value,
-        )
-
-    async def get_variable(self, channel_id: str, name: str) -> str:
-        """Read a channel variable or dialplan function."""
-        reply = await self._call(
-            f"read {name} of channel {channel_id}",
-            "channels",
-            "getChannelVar",
-            channelId=channel_id,
-            variable=name,
-        )
-        return str(_object(reply).get("value", ""))
-
-    async def send_dtmf(self, channel_id: str, digits: str) -> None:
-        """Send keys to the far end."""
-        await self._call(
-            f"send DTMF on channel {channel_id}", "channels", "sendDTMF", channelId=channel_id, dtmf=digits
         )
 
     # --- bridges

@@ -8,6 +8,8 @@ MAX_MESSAGES = 40
 """Twenty exchanges: a long call, and a prompt that stays quick."""
 MAX_CHARS = 16_000
 """About 4000 tokens beside the system message, which fits small local models."""
+CALL_BEGINS = "[The call begins.]"
+"""Stands before the greeting, so that the conversation begins with a user message."""
 INTERRUPTED = "—"
 """Ends an answer that the caller cut off."""
 
@@ -37,9 +39,19 @@ class History:
         if heard:
             self._add(Message("assistant", f"{heard} {INTERRUPTED}" if interrupted else heard))
 
+    def forget_answer(self) -> None:
+        """The last answer is to be given anew."""
+        if self._messages and self._messages[-1].role == "assistant":
+            self._messages.pop()
+
     def messages(self) -> list[Message]:
         """What to send to the chat model."""
-        return ([self._system] if self._system else []) + self._messages
+        greeted = bool(self._messages) and self._messages[0].role == "assistant"
+        return (
+            ([self._system] if self._system else [])
+            + ([Message("user", CALL_BEGINS)] if greeted else [])
+            + self._messages
+        )
 
     def _add(self, message: Message) -> None:
         if self._messages and self._messages[-1].role == message.role:

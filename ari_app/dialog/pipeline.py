@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from ari_app.audio.format import TELEPHONE_RATE_HZ, bytes_to_ms
+from ari_app.audio.format import FRAME_MS, TELEPHONE_RATE_HZ
 from ari_app.audio.vad import EnergyVad, VadState
 from ari_app.dialog.gate import rejection
 from ari_app.dialog.history import History
@@ -121,6 +121,8 @@ class Pipeline:
         self._apology_over = asyncio.Event()
         self._unheard = ""
         """The rest of an answer that the caller spoke over; said after all when that was only noise."""
+        self._unfinished = False
+        """The caller spoke over an answer that was still being thought of."""
         self._deaf = True
         """Not begun, giving up or closed: the caller's audio changes nothing."""
 
@@ -192,6 +194,10 @@ class Pipeline:
                 await self._listen(turn, turn.ended, earlier)
                 if self._may_speak(turn) and self._history.unanswered:
                     await self._answer(turn, self._thoughts(turn))
+                elif self._may_speak(turn) and self._unfinished:
+                    # Noise cut an answer that was still being thought of: only the model knows how it goes on.
+                    self._history.forget_answer()
+                    await self._answer(turn, self._thoughts(turn))
                 elif self._may_speak(turn) and self._unheard:
                     await self._answer(turn, _pieces(self._unheard))
             else:
@@ -224,10 +230,11 @@ class Pipeline:
         turn.reached("transcript_at", self._loop.time())
         if earlier:
             await earlier.listened.wait()
-        reason = rejection(transcript.text, ended.speech_ms, bytes_to_ms(len(ended.pcm)))
+        span_ms = (ended.speech_end_at - ended.onset_at) * 1000 + FRAME_MS
+        reason = rejection(transcript.text, ended.speech_ms, span_ms)
         if reason is None:
             self._misunderstood = 0
-            self._unheard = ""
+            self._unheard, self._unfinished = "", False
             text = " ".join(transcript.text.split())
             self._history.add_user(text)
             self._report(CallerSaid(turn.number, text, transcript.language, ended.pcm))
@@ -265,7 +272,7 @@ class Pipeline:
     async def _answer(self, turn: _Turn, pieces: AsyncGenerator[str, None]) -> None:
         """Speak `pieces` and wait until they are heard; interrupted by cancelling, after `_conclude`."""
         self._answering = asyncio.current_task()
-        self._unheard = ""
+        self._unheard, self._unfinished = "", False
         response = Response(
             turn.number,
             self._tts,
@@ -290,6 +297,7 @@ class Pipeline:
             return
         said = response.outcome()
         self._unheard = response.text.removeprefix(said.heard if said else "")
+        self._unfinished = said is not None and not response.complete
         if said:
             self._history.add_assistant(said.heard, interrupted=said.interrupted)
             self._report(said)

@@ -73,7 +73,13 @@ class Response:
         self._begun = False
         self._spoken = False
         """Nothing more comes for playout."""
+        self._read = False
         self._all_heard = asyncio.Event()
+
+    @property
+    def complete(self) -> bool:
+        """True when no more text comes, heard or not."""
+        return self._read
 
     async def speak(self, pieces: AsyncGenerator[str, None]) -> None:
         """Synthesise `pieces` and hand the audio to playout; returns when all of it is there.
@@ -141,15 +147,18 @@ class Response:
         heard_text = " ".join(filter(None, heard))
         if not heard_text:
             return None
-        interrupted = heard_text != self.text
+        interrupted = heard_text != self.text or not self.complete
         return BotSaid(self.turn, self.text, heard_text, interrupted=interrupted, pcm=bytes(pcm))
 
     async def _noted(self, pieces: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-        async with aclosing(pieces):
-            async for text in pieces:
-                self._reached("first_sentence_at")
-                self._generated.append(text)
-                yield text
+        try:
+            async with aclosing(pieces):
+                async for text in pieces:
+                    self._reached("first_sentence_at")
+                    self._generated.append(text)
+                    yield text
+        finally:
+            self._read = True
 
     async def _synthesised(self, texts: Eager[str]) -> AsyncGenerator[_Segment, None]:
         async with aclosing(texts.items()) as items:

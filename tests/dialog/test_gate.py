@@ -8,11 +8,10 @@ from ari_app.dialog.gate import rejection
 
 
 @pytest.mark.parametrize(
-    ("text", "speech_ms", "audio_ms", "reason"),
+    ("text", "speech_ms", "span_ms", "reason"),
     [
         ("", 800, 1400, "no words"),
         (" ... ♪ ", 800, 1400, "no words"),
-        ("Hello", 100, 700, "too little speech"),
         ("the the the the the the the", 1500, 2000, "repetition"),
         ("I am sorry. " * 5, 4000, 5000, "repetition"),
         ("well I see it is I see it is I see it is I see it is", 4000, 5000, "repetition"),
@@ -20,19 +19,23 @@ from ari_app.dialog.gate import rejection
         ("Thanks for watching!", 400, 2000, "phantom phrase"),
         ("Subtítulos realizados por la comunidad de Amara.org", 1100, 2500, "phantom phrase"),
         ("Untertitel der Amara.org-Community", 700, 2000, "phantom phrase"),
-        ("you", 240, 1000, "phantom phrase"),
+        ("you", 240, 260, "phantom phrase"),
         ("Thank you.", 240, 1000, "phantom phrase"),
         ("I would like to book a table for two people", 600, 1200, "more words than the speech has room for"),
     ],
 )
-def test_rejected(text: str, speech_ms: float, audio_ms: float, reason: str) -> None:
-    assert rejection(text, speech_ms, audio_ms) == reason
+def test_rejected(text: str, speech_ms: float, span_ms: float, reason: str) -> None:
+    assert rejection(text, speech_ms, span_ms) == reason
 
 
 @pytest.mark.parametrize(
-    ("text", "speech_ms", "audio_ms"),
+    ("text", "speech_ms", "span_ms"),
     [
-        ("Yes.", 200, 800),
+        ("Yes.", 100, 120),
+        ("Okay.", 200, 260),
+        ("Thank you.", 240, 260),
+        ("You?", 320, 340),
+        ("I want to know it now", 780, 800),
         ("No, no, no, no!", 900, 1500),
         ("Thank you.", 500, 1100),
         ("Sí, claro.", 400, 1000),
@@ -43,5 +46,5 @@ def test_rejected(text: str, speech_ms: float, audio_ms: float, reason: str) -> 
         ("How do I make subtitles by hand?", 1800, 2400),
     ],
 )
-def test_accepted(text: str, speech_ms: float, audio_ms: float) -> None:
-    assert rejection(text, speech_ms, audio_ms) is None
+def test_accepted(text: str, speech_ms: float, span_ms: float) -> None:
+    assert rejection(text, speech_ms, span_ms) is None

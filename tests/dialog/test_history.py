@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ari_app.dialog.history import History, heard_part
+from ari_app.dialog.history import CALL_BEGINS, History, heard_part
 
 
 def shown(history: History) -> list[tuple[str, str]]:
@@ -23,6 +23,7 @@ def test_what_was_said_in_order() -> None:
     assert not history.unanswered
     assert shown(history) == [
         ("system", "Be brief."),
+        ("user", CALL_BEGINS),
         ("assistant", "Hello!"),
         ("user", "I want a table."),
         ("assistant", "For how many —"),
@@ -58,6 +59,11 @@ def test_bounds_and_alternation(said: list[tuple[bool, str]], max_messages: int,
             history.add_assistant(text)
     system, *rest = history.messages()
     assert system.content == "S"
+    if rest and rest[0].content == CALL_BEGINS:
+        _, *rest = rest
+        assert rest[0].role == "assistant"
+    elif rest:
+        assert rest[0].role == "user"
     assert len(rest) <= max_messages
     assert sum(len(m.content) for m in rest) <= max_chars
     assert all(a.role != b.role for a, b in zip(rest, rest[1:], strict=False))

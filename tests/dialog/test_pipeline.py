@@ -13,6 +13,7 @@ from typing import TypeVar
 import pytest
 
 from ari_app.audio.format import SILENT_FRAME, bytes_to_ms
+from ari_app.dialog.history import CALL_BEGINS
 from ari_app.dialog.pipeline import Pipeline, PipelineSettings
 from ari_app.dialog.ports import (
     BargeIn,
@@ -148,6 +149,7 @@ async def test_a_conversation_of_three_turns_after_a_greeting() -> None:
     assert call.tts.spoken[0] == "Hello!"
     assert [(m.role, m.content) for m in call.chat.asked[-1]] == [
         ("system", "Be brief."),
+        ("user", CALL_BEGINS),
         ("assistant", "Hello! This is the restaurant speaking."),
         ("user", "I need a table."),
         ("assistant", "For how many people?"),
@@ -234,6 +236,21 @@ async def test_an_answer_stopped_by_noise_is_finished_after_all() -> None:
         "four five. Six seven eight nine ten eleven.",
         False,
     )
+
+
+async def test_an_answer_stopped_by_noise_while_it_was_thought_of_is_asked_for_again() -> None:
+    chat = ScriptedChat(["One two. Three ", Forever()], ["One two. Three four."])
+    call = Call(ScriptedStt("Count, please.", "..."), chat)
+    async with on_the_line(call):
+        await call.say()
+        await call.until(lambda: call.all(BotSpeechStarted))
+        await call.silence(800)
+        await call.say(300)
+        await call.until(lambda: len(call.all(BotSaid)) == 2)
+    first, again = call.all(BotSaid)
+    assert (first.heard, first.interrupted) == ("One two.", True)
+    assert (again.turn, again.heard, again.interrupted) == (2, "One two. Three four.", False)
+    assert chat.asked[0] == chat.asked[1]
 
 
 async def test_a_greeting_stopped_by_noise_before_its_first_word_is_spoken_after_all() -> None:
