@@ -20,21 +20,11 @@ from ari_app.ari.ids import CALL_LENGTH, parse_object_id, server_tag
 from ari_app.ari.instances import Instance
 from ari_app.ari.outcome import Ending, Outcome
 from ari_app.ari.reconcile import Reconciler
-from ari_app.audio.format import TELEPHONE_RATE_HZ
-from ari_app.audio.resample import StreamResampler
-from ari_app.audio.tones import two_tones
-from ari_app.backend import OfflineBackend
+from ari_app.brains import Brains, build_brains
 from ari_app.call import Call, CallSettings, Dial, Observer
-from ari_app.config import DEFAULT_SYSTEM_MESSAGE, Config
-from ari_app.dialog.echo import Echo
-from ari_app.dialog.pipeline import Pipeline, PipelineSettings
-from ari_app.dialog.ports import Brain, TextToSpeech
-from ari_app.errors import AriError, AriUnreachable, ConfigError, EngineError
+from ari_app.config import Config
+from ari_app.errors import AriError, AriUnreachable, ConfigError
 from ari_app.logs import mask_number
-from ari_app.openai_api.chat import OpenAiChat
-from ari_app.openai_api.client import StageSettings
-from ari_app.openai_api.stt import OpenAiSpeechToText
-from ari_app.openai_api.tts import OpenAiTextToSpeech
 from ari_app.record.recorder import recording_directory
 from ari_app.rtp.endpoint import RtpSender, bind
 
@@ -72,8 +62,7 @@ class App:
         self._draining = False
         self._client: AriClient
         self._sender = RtpSender()
-        self._make_brain: Callable[[], Brain] = Echo
-        self._stages: tuple[OpenAiSpeechToText | OpenAiChat | OpenAiTextToSpeech, ...] = ()
+        self._brains: Brains
 
     # --- commands
 
@@ -135,8 +124,7 @@ class App:
                 Instance(_state_directory(), self._tag, config.ari_url, self._app_name)
             )
             bind(config.rtp_host, config.rtp_ports).close()  # a wrong address is found now, not by a caller
-            if config.mode == "pipeline":
-                self._make_brain = await self._build_pipeline(stack)
+            self._brains = await build_brains(config, stack)
             await stack.enter_async_context(self._sender)
             self._client = await stack.enter_async_context(
                 AriClient(
@@ -184,42 +172,6 @@ class App:
             logger.info("stopping: %d calls have %d s to finish", len(self._calls), DRAIN_S)
             await asyncio.wait(self._tasks, timeout=DRAIN_S)
 
-    async def _build_pipeline(self, stack: AsyncExitStack) -> Callable[[], Brain]:
-        """Connect the three engine stages; returns what makes a brain for each call."""
-        config = self._config
-        offline_url = ""
-        if config.needs_offline_backend:
-            logger.info("no key and no engine server is set: starting the embedded offline backend")
-            offline_url = (await stack.enter_async_context(OfflineBackend())).url
-            if config.system_message == DEFAULT_SYSTEM_MESSAGE:
-                logger.warning("its chat knows only the facts in SYSTEM_MESSAGE, and there are none")
-        stages = {
-            name: StageSettings(stage.base_url, stage.model, stage.api_key)
-            for name, stage in config.stages(offline_url).items()
-        }
-        languages = (config.language,) if config.language else ()
-        stt = OpenAiSpeechToText(
-            stages["stt"],
-            languages=languages,
-            language_field=config.stt_language_field,
-        )
-        chat = OpenAiChat(stages["chat"], max_tokens=config.openai_max_tokens)
-        tts = OpenAiTextToSpeech(
-            stages["tts"], voice=config.openai_tts_voice, rate_hz=config.openai_tts_rate_hz
-        )
-        self._stages = (stt, chat, tts)
-        for stage in self._stages:
-            stack.push_async_callback(stage.close)
-        settings = PipelineSettings(
-            system_message=config.system_message,
-            greeting=config.greeting or None,
-            silence_duration_ms=config.silence_duration_ms,
-            vad_threshold_dbfs=config.vad_threshold_dbfs,
-            apology_pcm=await _render(tts, config.apology),
-            hold_pcm=await _render(tts, config.hold),
-        )
-        return lambda: Pipeline(stt, chat, tts, settings)
-
     async def _first(self, connection: asyncio.Task[None], wanted: Awaitable[object]) -> None:
         """Wait for `wanted`; if the connection to Asterisk ends for good before, raise why."""
         waiting = asyncio.ensure_future(wanted)
@@ -247,7 +199,7 @@ class App:
             secrets.token_hex(CALL_LENGTH // 2),
             ari=self._client.rest,
             sender=self._sender,
-            brain=self._make_brain(),
+            brain=self._brains.make(),
             settings=CallSettings(
                 tag=self._tag,
                 rtp_host=config.rtp_host,
@@ -314,7 +266,7 @@ class App:
 
     async def _warm_engines(self) -> None:
         """Open connections while the call is set up, so that the caller's first turn does not pay for them."""
-        for result in await asyncio.gather(*(stage.warm() for stage in self._stages), return_exceptions=True):
+        for result in await asyncio.gather(*(warm() for warm in self._brains.warm), return_exceptions=True):
             if isinstance(result, Exception):  # the turn that needs the engine will say so where it matters
                 logger.debug("not warmed: %s", result)
 
@@ -349,27 +301,6 @@ class App:
             await request
         except AriError as error:
             logger.warning("%s", error)
-
-
-async def _render(tts: TextToSpeech, sentence: str) -> bytes:
-    """A local sentence for the day the engines fail, spoken while they work; without them, a tone."""
-    if not sentence:
-        return b""
-    pcm = bytearray()
-    resampler: StreamResampler | None = None
-    try:
-        async with asyncio.timeout(RENDER_TIMEOUT_S):
-            async for chunk in tts.speak(sentence):
-                resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
-                pcm += resampler.push(chunk.pcm)
-    except (EngineError, TimeoutError) as error:
-        if isinstance(error, EngineError) and error.permanent:
-            raise  # a wrong key or model is for the operator to mend now, not for callers to find out
-        logger.warning(
-            "“%s” can't be spoken, a tone takes its place: %s", sentence, error or "no answer in time"
-        )
-        return two_tones()
-    return bytes(pcm) + (resampler.flush() if resampler else b"")
 
 
 def _state_directory() -> Path:

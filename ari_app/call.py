@@ -126,6 +126,7 @@ class Call:
         """Hold the call to its end."""
         logs.current_call.set(self.call_id)
         self._task = asyncio.current_task()
+        self._brain.prepare()
         if self._dial is None:
             self._set_timer(SETUP_TIMEOUT_S, facts.SetupTimedOut())
         else:

@@ -16,10 +16,11 @@ from typing import Any
 from ari_app import __version__, logs
 from ari_app.ari.outcome import Outcome
 from ari_app.call import Progress
-from ari_app.config import SETTINGS, Config, load, require_ari, require_keys
+from ari_app.config import Config, load, require_ari, require_keys
 from ari_app.dialog import ports
 from ari_app.errors import AriAppError, AriError, ConfigError
 from ari_app.parsers import parse_dotenv
+from ari_app.settings import SETTINGS
 
 EXIT_OK = 0
 EXIT_FAILED = 1

@@ -42,6 +42,32 @@ def number(low: float, high: float, unit: str, *, whole: bool = True) -> Parser:
     return parse
 
 
+def number_or_off(low: int, high: int, unit: str) -> Parser:
+    """A whole number within limits, or 0."""
+
+    def parse(value: str) -> int:
+        try:
+            return 0 if value == "0" else int(number(low, high, unit)(value))
+        except ValueError as fault:
+            raise ValueError(f"{fault}, or 0") from None
+
+    return parse
+
+
+def word_or_number(*words: str, low: float, high: float) -> Parser:
+    """One of some words, or a number within limits."""
+
+    def parse(value: str) -> str | float:
+        if value in words:
+            return value
+        try:
+            return float(number(low, high, "share", whole=False)(value))
+        except ValueError as fault:
+            raise ValueError(f"{fault}, or one of {', '.join(words)}") from None
+
+    return parse
+
+
 def switch(value: str) -> bool:
     """Yes or no."""
     word = value.strip().lower()

@@ -7,8 +7,6 @@ import pytest
 
 from ari_app.config import (
     OPENAI_URL,
-    RETIREMENTS,
-    SETTINGS,
     Config,
     load,
     require_ari,
@@ -17,6 +15,7 @@ from ari_app.config import (
 )
 from ari_app.errors import ConfigError
 from ari_app.parsers import parse_dotenv
+from ari_app.settings import RETIREMENTS, SETTINGS
 
 OFFLINE = "http://127.0.0.1:9/v1"
 
@@ -54,7 +53,7 @@ def test_precedence_is_flag_then_environment_then_dotenv_then_default() -> None:
         ("SILENCE_DURATION_MS", "soon", "whole number from 200 to 5000 (ms)"),
         ("SILENCE_DURATION_MS", "100", "whole number from 200 to 5000 (ms)"),
         ("SAVE_RECORDINGS", "perhaps", "yes or no"),
-        ("MODE", "telepathy", "one of pipeline, echo"),
+        ("MODE", "telepathy", "one of pipeline, realtime, echo"),
         ("ARI_URL", "localhost:8088", "http:// or https://"),
         ("ARI_URL", "http://user:word@localhost:8088", "without user name"),
         ("ARI_URL", "http://127.0.0.1:99999", "port from 1 to 65535"),
@@ -68,6 +67,10 @@ def test_precedence_is_flag_then_environment_then_dotenv_then_default() -> None:
         ("DIAL_ENDPOINT", "PJSIP/{number}@a&PJSIP/900@b", "{number}"),
         ("ARI_APP", "my app", "letters"),
         ("CALLER_ID", "a\nb", "one line"),
+        ("VAD_THRESHOLD", "1.5", "number from 0 to 1"),
+        ("OPENAI_RT_IDLE_TIMEOUT_MS", "900", "5000 to 30000 (ms), or 0"),
+        ("OPENAI_RT_TRUNCATION", "half", "or one of auto, disabled"),
+        ("OPENAI_RT_AUDIO", "opus", "one of pcm, pcmu"),
     ],
 )
 def test_a_bad_value_names_the_setting_and_the_remedy(name: str, value: str, remedy: str) -> None:
@@ -120,6 +123,48 @@ def test_retiring_models_are_accepted_with_a_warning_that_names_date_and_success
     defaults = config()
     for model in (defaults.openai_model, defaults.openai_stt_model):
         assert model not in RETIREMENTS
+
+
+def test_speech_goes_over_realtime_at_openai_and_by_the_speech_endpoint_elsewhere() -> None:
+    def speech(**env: str) -> tuple[str, bool]:
+        loaded = config(**env)
+        stage = loaded.stages(OFFLINE)["tts"]
+        return stage.model, loaded.speaks_over_realtime(stage.base_url)
+
+    assert speech(OPENAI_API_KEY="k") == ("gpt-realtime-2.1-mini", True)
+    assert speech(OPENAI_API_KEY="k", OPENAI_TTS_MODEL="tts-1") == ("tts-1", False)
+    assert speech(OPENAI_API_KEY="k", OPENAI_TTS_API="speech")[1] is False
+    assert speech(OPENAI_BASE_URL="http://gpu/v1") == ("tts-1", False)
+    assert speech(OPENAI_BASE_URL="http://gpu/v1", OPENAI_TTS_API="realtime") == (
+        "gpt-realtime-2.1-mini",
+        True,
+    )
+    assert speech() == ("tts-1", False)
+    assert config(OPENAI_API_KEY="k").warnings() == [], "nothing of the default choice ends soon"
+    (warning,) = config(OPENAI_API_KEY="k", OPENAI_TTS_MODEL="tts-1").warnings()
+    assert "2027-01-06" in warning and "gpt-realtime-2.1-mini" in warning
+
+
+def test_realtime_is_one_stage_with_server_key_model_and_prices_of_its_own() -> None:
+    offline = config(MODE="realtime")
+    assert offline.needs_offline_backend
+    assert [s.base_url for s in offline.stages(OFFLINE).values()] == [OFFLINE]
+    assert offline.rt_prices is None
+    keyed = config(MODE="realtime", OPENAI_API_KEY="k")
+    assert list(keyed.stages("")) == ["rt"] and keyed.stages("")["rt"].base_url == OPENAI_URL
+    assert keyed.rt_prices and keyed.rt_prices["audio_out"] == 64
+    own = config(MODE="realtime", OPENAI_API_KEY="k", OPENAI_RT_BASE_URL="http://gpu/v1")
+    assert own.stages("")["rt"].api_key == "" and own.rt_prices is None
+    assert config(MODE="realtime", OPENAI_API_KEY="k", OPENAI_RT_MODEL="gpt-realtime").warnings()
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
+        require_keys(config(MODE="realtime", OPENAI_BASE_URL=OPENAI_URL))
+
+
+def test_the_model_flag_means_the_realtime_model_in_that_mode() -> None:
+    flags = {"OPENAI_MODEL": "my-model", "MODE": "realtime"}
+    assert load(flags, {"OPENAI_RT_MODEL": "other"}, {}).openai_rt_model == "my-model"
+    assert load({"MODE": "realtime"}, {"OPENAI_MODEL": "chat"}, {}).openai_rt_model == "gpt-realtime-2.1"
+    assert load({"OPENAI_MODEL": "chat"}, {}, {}).openai_rt_model == "gpt-realtime-2.1"
 
 
 def test_the_language_is_sent_in_the_form_that_the_engine_takes() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from ari_app.config import SETTINGS
 from ari_app.errors import SetupError
+from ari_app.settings import SETTINGS
 
 READY_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 10

@@ -10,6 +10,8 @@ from ari_app.dialog.ports import Fact, Playout, PlayoutMark
 class Echo:
     """Implements `Brain`."""
 
+    def prepare(self) -> None: ...
+
     async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
         self._playout = playout
 

@@ -128,6 +128,9 @@ class Pipeline:
 
     # --- Brain ---------------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """The stages share their connections between calls; `app.py` warms them."""
+
     async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._playout = playout

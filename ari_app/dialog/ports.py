@@ -200,6 +200,21 @@ class TurnTimed:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineUsed:
+    """What the provider counted for one response."""
+
+    turn: int
+    stage: str
+    model: str
+    tokens: dict[str, int]
+    """By kind: text_in, text_in_cached, audio_in, audio_in_cached, text_out, audio_out."""
+    cost_usd: float | None
+    """At the list prices in `config.py`; None for a model that is not listed."""
+    call_cost_usd: float | None
+    """The call so far."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineFailed:
     """An engine stage failed in this turn; the caller heard the local sentence instead."""
 
@@ -224,6 +239,7 @@ Fact = (
     | BotSaid
     | BargeIn
     | TurnTimed
+    | EngineUsed
     | EngineFailed
     | GaveUp
 )
@@ -231,6 +247,10 @@ Fact = (
 
 class Brain(Protocol):
     """One side of the conversation. `push_*` never block and never raise on what the caller does."""
+
+    def prepare(self) -> None:
+        """The call is being set up: open connections now. Returns at once; there may be no call after all."""
+        ...
 
     async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
         """Begin; speaks the greeting if there is one. Turn 0 is the greeting, caller turns count from 1."""

@@ -98,6 +98,16 @@ class TurnTracker:
         """True from confirmed speech to the end of the turn."""
         return self._state in (TurnState.SPEAKING, TurnState.TRAILING)
 
+    @property
+    def captured(self) -> bytes:
+        """The turn so far, from its pre-roll on; empty when there is none."""
+        return bytes(self._captured)
+
+    def close(self) -> None:
+        """Somebody else decided that the turn is over; what the caller says from now on is another."""
+        if self._state is TurnState.TRAILING:
+            self._forget()
+
     def push(self, frame: bytes, voiced: bool, now: float) -> TurnEvent | None:
         """Take one 20 ms frame; at most one thing happens per frame."""
         if self._state is TurnState.QUIET:

@@ -35,6 +35,9 @@ class ScriptedBrain:
         self.playout: Playout
         self.report: Callable[[Fact], None]
 
+    def prepare(self) -> None:
+        self.prepared = True
+
     async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
         self.is_open = True
         self.playout, self.report = playout, report

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ari_app.config import DEFAULT_SYSTEM_MESSAGE
 from ari_app.offline.answerer import answer, facts_of
+from ari_app.settings import DEFAULT_SYSTEM_MESSAGE
 
 WEEKDAYS = "We are open Monday to Friday from nine in the morning to six in the evening."
 WEEKEND = "On Saturday we are open from ten to two, and on Sunday we are closed."

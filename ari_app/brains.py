@@ -1,0 +1,184 @@
+"""From settings to brains: the engine connections that all calls share, and a new brain for each call. Shell."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from ari_app.audio.format import TELEPHONE_RATE_HZ
+from ari_app.audio.resample import StreamResampler
+from ari_app.audio.tones import two_tones
+from ari_app.backend import OfflineBackend
+from ari_app.config import Config, Stage
+from ari_app.dialog.echo import Echo
+from ari_app.dialog.pipeline import Pipeline, PipelineSettings
+from ari_app.dialog.ports import Brain, TextToSpeech
+from ari_app.errors import EngineError
+from ari_app.openai_api.chat import OpenAiChat
+from ari_app.openai_api.client import StageSettings
+from ari_app.openai_api.realtime import RealtimeBrain
+from ari_app.openai_api.realtime_patience import Manners
+from ari_app.openai_api.realtime_protocol import RealtimeSettings
+from ari_app.openai_api.realtime_session import RealtimeClient
+from ari_app.openai_api.realtime_tts import RealtimeTextToSpeech
+from ari_app.openai_api.stt import OpenAiSpeechToText
+from ari_app.openai_api.tts import OpenAiTextToSpeech
+from ari_app.settings import DEFAULT_SYSTEM_MESSAGE, RETIREMENTS
+
+logger = logging.getLogger(__name__)
+
+RENDER_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Brains:
+    """What makes the brain of a call."""
+
+    make: Callable[[], Brain]
+    warm: tuple[Callable[[], Awaitable[None]], ...] = ()
+    """Open the connections that the next call will use."""
+
+
+async def build_brains(config: Config, stack: AsyncExitStack) -> Brains:
+    """Connect what the mode needs; `stack` takes it down.
+
+    Raises:
+        EngineError: a key, model or voice is wrong, so that no call could be held.
+        SetupError: the offline backend can't run.
+    """
+    offline_url = ""
+    if config.needs_offline_backend:
+        logger.info("no key and no engine server is set: starting the embedded offline backend")
+        offline_url = (await stack.enter_async_context(OfflineBackend())).url
+        if config.system_message == DEFAULT_SYSTEM_MESSAGE:
+            logger.warning("its chat knows only the facts in SYSTEM_MESSAGE, and there are none")
+    stages = config.stages(offline_url)
+    if config.mode == "pipeline":
+        return await _build_pipeline(config, stages, stack)
+    if config.mode == "realtime":
+        return await _build_realtime(config, stages["rt"], stack)
+    return Brains(Echo)
+
+
+# --- pipeline ----------------------------------------------------------------------------------------
+
+
+async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: AsyncExitStack) -> Brains:
+    languages = (config.language,) if config.language else ()
+    stt = OpenAiSpeechToText(
+        _settings(stages["stt"]), languages=languages, language_field=config.stt_language_field
+    )
+    chat = OpenAiChat(_settings(stages["chat"]), max_tokens=config.openai_max_tokens)
+    tts = await _text_to_speech(config, stages["tts"], stack)
+    for stage in (stt, chat, tts):
+        stack.push_async_callback(stage.close)
+    settings = PipelineSettings(
+        system_message=config.system_message,
+        greeting=config.greeting or None,
+        silence_duration_ms=config.silence_duration_ms,
+        vad_threshold_dbfs=config.vad_threshold_dbfs,
+        apology_pcm=await _render(tts, config.apology),
+        hold_pcm=await _render(tts, config.hold),
+    )
+    return Brains(lambda: Pipeline(stt, chat, tts, settings), (stt.warm, chat.warm, tts.warm))
+
+
+def _settings(stage: Stage) -> StageSettings:
+    return StageSettings(stage.base_url, stage.model, stage.api_key)
+
+
+async def _text_to_speech(
+    config: Config, stage: Stage, stack: AsyncExitStack
+) -> OpenAiTextToSpeech | RealtimeTextToSpeech:
+    if config.speaks_over_realtime(stage.base_url):
+        return RealtimeTextToSpeech(await _voice(config, stage, stack))
+    return OpenAiTextToSpeech(
+        _settings(stage), voice=config.openai_tts_voice, rate_hz=config.openai_tts_rate_hz
+    )
+
+
+# --- realtime ----------------------------------------------------------------------------------------
+
+
+async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -> Brains:
+    client = await stack.enter_async_context(
+        RealtimeClient(stage.base_url, stage.api_key, _realtime_settings(config, stage.model))
+    )
+    voice = RealtimeTextToSpeech(await _voice(config, stage, stack))
+    try:
+        manners = Manners(
+            greeting=config.greeting,
+            vad_threshold_dbfs=config.vad_threshold_dbfs,
+            apology_pcm=await _render(voice, config.apology),
+            hold_pcm=await _render(voice, config.hold),
+        )
+    finally:
+        await voice.close()
+    prices = config.rt_prices
+    return Brains(lambda: RealtimeBrain(client, manners, prices))
+
+
+def _realtime_settings(config: Config, model: str) -> RealtimeSettings:
+    noise_reduction = config.openai_rt_noise_reduction
+    languages = (config.language,) if config.language else ()
+    return RealtimeSettings(
+        model=model,
+        voice=config.openai_tts_voice,
+        instructions=config.system_message,
+        audio_format=config.openai_rt_audio,
+        turn_detection=config.openai_rt_turn_detection,
+        vad_threshold=config.vad_threshold,
+        prefix_padding_ms=config.prefix_padding_ms,
+        silence_duration_ms=config.silence_duration_ms,
+        eagerness=config.openai_rt_eagerness,
+        idle_timeout_ms=config.openai_rt_idle_timeout_ms or None,
+        barge_in=config.openai_rt_barge_in,
+        noise_reduction=None if noise_reduction == "off" else noise_reduction,
+        transcription_model=config.openai_rt_transcription_model,
+        transcription_field="language"
+        if config.openai_rt_transcription_model in RETIREMENTS
+        else "languages",
+        languages=languages,
+        speed=config.openai_rt_speed,
+        max_output_tokens=config.openai_rt_max_tokens,
+        truncation=config.openai_rt_truncation,
+        reasoning_effort=config.openai_rt_reasoning,
+    )
+
+
+async def _voice(config: Config, stage: Stage, stack: AsyncExitStack) -> RealtimeClient:
+    """Sessions that only speak; in the pipeline with speaking rate and audio format of the defaults."""
+    settings = RealtimeSettings(
+        model=stage.model,
+        voice=config.openai_tts_voice,
+        instructions="Read texts aloud.",
+        audio_format=config.openai_rt_audio,
+        speed=config.openai_rt_speed,
+        max_output_tokens=4096,
+    )
+    client = RealtimeClient(stage.base_url, stage.api_key, settings, listens=False)
+    return await stack.enter_async_context(client)
+
+
+async def _render(tts: TextToSpeech, sentence: str) -> bytes:
+    """A local sentence for the day the engines fail, spoken while they work; without them, a tone."""
+    if not sentence:
+        return b""
+    pcm = bytearray()
+    resampler: StreamResampler | None = None
+    try:
+        async with asyncio.timeout(RENDER_TIMEOUT_S):
+            async for chunk in tts.speak(sentence):
+                resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
+                pcm += resampler.push(chunk.pcm)
+    except (EngineError, TimeoutError) as error:
+        if isinstance(error, EngineError) and error.permanent:
+            raise  # a wrong key or model is for the operator to mend now, not for callers to find out
+        logger.warning(
+            "“%s” can't be spoken, a tone takes its place: %s", sentence, error or "no answer in time"
+        )
+        return two_tones()
+    return bytes(pcm) + (resampler.flush() if resampler else b"")

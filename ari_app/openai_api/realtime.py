@@ -1,0 +1,194 @@
+"""The Realtime brain: holds a call over sessions that come and go. Shell.
+
+FIRST ──open──> IN SESSION ──lost──> gap: try again, quicker than the caller notices, for `OUTAGE_S`
+                    └──old──> a new session is opened beside it and takes over at a quiet moment
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import aclosing
+
+from ari_app.dialog.ports import Fact, Playout, PlayoutMark
+from ari_app.errors import EngineError, EngineUnreachable
+from ari_app.openai_api.realtime_conversation import RealtimeConversation
+from ari_app.openai_api.realtime_patience import Manners
+from ari_app.openai_api.realtime_protocol import STAGE
+from ari_app.openai_api.realtime_session import RealtimeClient, RealtimeSession
+from ari_app.openai_api.realtime_usage import Meter, Prices
+
+logger = logging.getLogger(__name__)
+
+OUTAGE_S = 12.0
+"""So long it tries to get a session back while the caller waits."""
+BACKOFF_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+"""Waits between two tries, with jitter; the last one repeats."""
+RECYCLE_AT = 5 / 6
+"""Of a session's life: from there on it is changed at a quiet moment; OpenAI ends it after 60 minutes."""
+SHORT_LIFE_S = 5.0
+MAX_SHORT_LIVES = 4
+"""Sessions in a row that break at once: the next would too."""
+QUIET_POLL_S = 0.1
+RECYCLE_RETRY_S = 30.0
+
+
+class RealtimeBrain:
+    """Implements `Brain`."""
+
+    def __init__(self, client: RealtimeClient, manners: Manners, prices: Prices | None = None) -> None:
+        self._client = client
+        self._manners = manners
+        self._meter = Meter(client.settings.model, prices)
+        self._conversation: RealtimeConversation | None = None
+        self._session: RealtimeSession | None = None
+        self._failure: EngineError | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._recycling: asyncio.Task[None] | None = None
+
+    # --- Brain
+
+    def prepare(self) -> None:
+        """Connect while the phone still rings."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="realtime")
+
+    async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
+        self._conversation = RealtimeConversation(
+            self._client.settings, self._manners, playout, report, logger.warning, self._meter
+        )
+        self.prepare()
+        if self._session:
+            self._take(self._session, self._conversation)
+        elif self._failure:
+            self._give_up(self._failure)
+
+    def push_audio(self, frame: bytes, now: float) -> None:
+        if self._conversation:
+            self._conversation.push_audio(frame, now)
+
+    def push_mark(self, mark: PlayoutMark, now: float) -> None:
+        if self._conversation:
+            self._conversation.push_mark(mark, now)
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._task, self._recycling) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session:
+            await self._session.close()
+            self._session = None
+        if self._meter.tokens:
+            cost = "" if self._meter.cost_usd is None else f", {self._meter.cost_usd:.4f} USD"
+            logger.info("realtime: %d tokens of %s%s", self._meter.tokens, self._meter.model, cost)
+            self._meter.tokens = 0
+
+    # --- sessions
+
+    async def _run(self) -> None:
+        """The task of the call, and the boundary that no fault of ours crosses."""
+        loop = asyncio.get_running_loop()
+        short_lives = 0
+        try:
+            while self._conversation is None or not self._conversation.giving_up:
+                self._session = await self._open_in_time()
+                opened_at = loop.time()
+                if self._conversation:
+                    self._take(self._session, self._conversation)
+                await self._read()
+                short_lives = short_lives + 1 if loop.time() - opened_at < SHORT_LIFE_S else 0
+                if short_lives == MAX_SHORT_LIVES:
+                    raise EngineUnreachable(STAGE, f"{short_lives} sessions in a row broke at once")
+                if short_lives:
+                    await asyncio.sleep(BACKOFF_S[short_lives - 1])
+        except EngineError as error:
+            self._give_up(error)
+        except Exception:
+            logger.exception("the realtime brain failed")
+            self._give_up(EngineError(STAGE, "internal error"))
+
+    async def _open_in_time(self) -> RealtimeSession:
+        """A session within `OUTAGE_S`.
+
+        Raises:
+            EngineError: the last reason why there is none.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + OUTAGE_S
+        tries = 0
+        while True:
+            try:
+                async with asyncio.timeout_at(until):
+                    return await self._client.open()
+            except TimeoutError:
+                raise EngineUnreachable(STAGE, f"no session within {OUTAGE_S:g} s") from None
+            except EngineError as error:
+                wait_s = BACKOFF_S[min(tries, len(BACKOFF_S) - 1)] * random.uniform(0.75, 1.25)
+                if error.permanent or loop.time() + wait_s > until:
+                    raise
+                logger.warning("%s; trying again", error)
+                tries += 1
+                await asyncio.sleep(wait_s)
+
+    def _take(self, session: RealtimeSession, conversation: RealtimeConversation) -> None:
+        """From now on the call is held over this session."""
+        for event in conversation.history_events():
+            session.send(event)
+        self._session = session
+        conversation.session_begun(session, asyncio.get_running_loop().time())
+        self._recycling = asyncio.create_task(self._recycle(session, conversation), name="realtime-recycle")
+
+    async def _read(self) -> None:
+        """Hand on the events of the session in force, until there is none.
+
+        Raises:
+            EngineError: the next session would end in the same way.
+        """
+        loop = asyncio.get_running_loop()
+        ended: EngineError | None = None
+        while session := self._session:
+            async with aclosing(session.events()) as events:
+                async for event in events:
+                    if session is not self._session:
+                        break
+                    if self._conversation:
+                        self._conversation.push_event(event, loop.time())
+            if session is self._session:
+                self._session, ended = None, session.ended
+                logger.warning("%s", ended)
+                if self._recycling:
+                    self._recycling.cancel()
+                if self._conversation:
+                    self._conversation.session_lost(loop.time())
+            await session.close()
+        if ended and ended.permanent:
+            raise ended
+
+    async def _recycle(self, old: RealtimeSession, conversation: RealtimeConversation) -> None:
+        """Change the session at a quiet moment before the server ends it."""
+        wait_s = old.lifetime_s * RECYCLE_AT
+        while True:
+            await asyncio.sleep(wait_s)
+            wait_s = QUIET_POLL_S
+            if not conversation.quiet:
+                continue
+            try:
+                new = await self._client.open()
+            except EngineError as error:
+                logger.warning("%s; the old session goes on", error)
+                wait_s = RECYCLE_RETRY_S
+                continue
+            if conversation.quiet and self._session is old:
+                logger.info("the session is nearly over: another takes its place")
+                self._take(new, conversation)
+                old.abandon("another session took its place")
+                return
+            await new.close()
+
+    def _give_up(self, error: EngineError) -> None:
+        self._failure = error
+        if self._conversation:
+            self._conversation.failed(error, asyncio.get_running_loop().time(), final=True)

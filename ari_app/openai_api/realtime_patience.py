@@ -1,0 +1,113 @@
+"""What the caller hears when the server is slow, silent or failing, and when to give up. Core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ari_app.dialog.ports import EngineFailed, Fact, GaveUp, Playout
+from ari_app.errors import EngineError
+
+LAST_WORDS_S = 20.0
+"""The longest wait for playout to reach the end of the last sentence."""
+FAREWELL = "local.farewell"
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How the conversation is conducted on our side. PCM is 8 kHz."""
+
+    greeting: str = ""
+    vad_threshold_dbfs: float = -40.0
+    apology_pcm: bytes = field(default=b"", repr=False)
+    """A local sentence for when the server fails: that there is trouble, and to please say it again."""
+    hold_pcm: bytes = field(default=b"", repr=False)
+    """A local sentence for when the bot has owed an answer for `hold_after_s`."""
+    hold_after_s: float = 2.5
+    answer_deadline_s: float = 10.0
+    max_failures: int = 3
+    """Failures in a row after which the brain gives up; at once when the failure is permanent."""
+
+
+class Patience:
+    """Counts what went wrong, and speaks the local sentences."""
+
+    def __init__(self, manners: Manners, playout: Playout, report: Callable[[Fact], None]) -> None:
+        self._manners = manners
+        self._playout = playout
+        self._report = report
+        self._owed_since: float | None = None
+        self._held = False
+        self._failures = 0
+        self._sentences = 0
+        self._giving_up: str | None = None
+        self._farewell_until = 0.0
+        self.over = False
+        """Gave up, and the caller heard so."""
+
+    @property
+    def giving_up(self) -> bool:
+        return self._giving_up is not None
+
+    @property
+    def owes(self) -> bool:
+        """The bot owes the caller an answer."""
+        return self._owed_since is not None
+
+    def owe(self, now: float) -> None:
+        """From now on the bot owes an answer."""
+        self._owed_since = now
+        self._held = False
+
+    def settled(self) -> None:
+        """It does not any more."""
+        self._owed_since = None
+
+    def owed_s(self, now: float) -> float:
+        """For how long it has owed an answer."""
+        return now - self._owed_since if self._owed_since is not None else 0.0
+
+    def succeeded(self) -> None:
+        """The caller heard a whole answer."""
+        self._failures = 0
+
+    def failed(self, error: EngineError, turn: int, now: float, *, may_speak: bool, final: bool) -> None:
+        """Tell the caller, and give up when trying again is no use; the last words are not interrupted."""
+        if self.giving_up:
+            return
+        self._failures += 1
+        self._report(EngineFailed(turn, error.stage, error.message, error.permanent))
+        self.settled()
+        if final or error.permanent or self._failures >= self._manners.max_failures:
+            self._giving_up = str(error)
+            self._farewell_until = now + LAST_WORDS_S
+            if self._manners.apology_pcm:
+                self._play(FAREWELL, self._manners.apology_pcm)
+            else:
+                self.heard_farewell()
+        elif may_speak:
+            self._say("apology", self._manners.apology_pcm)
+
+    def watch(self, now: float, *, silence: bool) -> None:
+        """Once per frame; `silence`: neither side is speaking."""
+        if self.giving_up:
+            if now > self._farewell_until:
+                self.heard_farewell()
+        elif silence and not self._held and self.owed_s(now) > self._manners.hold_after_s:
+            self._held = True
+            self._say("hold", self._manners.hold_pcm)
+
+    def heard_farewell(self) -> None:
+        """The last words were heard."""
+        if not self.over:
+            self.over = True
+            self._report(GaveUp(self._giving_up or "the conversation failed"))
+
+    def _say(self, name: str, pcm: bytes) -> None:
+        self._sentences += 1
+        self._play(f"local.{name}{self._sentences}", pcm)
+
+    def _play(self, item_id: str, pcm: bytes) -> None:
+        if pcm:
+            self._playout.play(item_id, pcm)
+            self._playout.finish(item_id)

@@ -1,0 +1,226 @@
+"""One Realtime session: a WebSocket that is configured, checked, written to and read. Shell.
+
+A thin client on aiohttp: the SDK's costs ten times as much per event, and its reconnect gives a blank session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
+from ari_app.openai_api.realtime_protocol import (
+    STAGE,
+    Event,
+    RealtimeSettings,
+    check_session,
+    engine_error,
+    number_of,
+    object_of,
+    realtime_url,
+    session_update,
+    text_of,
+)
+
+logger = logging.getLogger(__name__)
+
+CONNECT_S = 5.0
+CONFIGURE_S = 5.0
+CLOSE_S = 1.0
+LIFETIME_S = 3600.0
+"""Where the server does not say how long a session lasts."""
+HEARTBEAT_S = 10.0
+"""A peer that does not answer a ping within half of it is gone."""
+MAX_EVENT_BYTES = 16 * 2**20
+MAX_UNSENT = 512
+"""Ten seconds of audio. When so much waits, the connection stands still and the session is taken for lost."""
+PERMANENT_STATUSES = frozenset((401, 403, 404))
+BETA_DISABLED = 4000
+CONFIGURATION = "configuration"
+
+
+class RealtimeClient:
+    """Where sessions are opened; one per process and set of settings.
+
+    Args:
+        base_url: REST base URL of the server, e.g. `https://api.openai.com/v1`.
+    """
+
+    def __init__(
+        self, base_url: str, api_key: str, settings: RealtimeSettings, *, listens: bool = True
+    ) -> None:
+        self.settings = settings
+        self._url = realtime_url(base_url, settings.model)
+        self._update = session_update(settings, CONFIGURATION, listens=listens)
+        azure = (urlsplit(base_url).hostname or "").endswith(".azure.com")
+        key = api_key or "none"
+        self._headers = {"api-key": key} if azure else {"Authorization": f"Bearer {key}"}
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> RealtimeClient:
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(connect=CONNECT_S)
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._http:
+            await self._http.close()
+
+    async def open(self) -> RealtimeSession:
+        """Connect and configure; the session is to be closed by the caller.
+
+        Raises:
+            EngineError: refused, unreachable, or not as asked for.
+        """
+        session = RealtimeSession(await self._connect())
+        try:
+            async with asyncio.timeout(CONFIGURE_S):
+                await session.configure(self._update, self.settings)
+        except TimeoutError:
+            await session.close()
+            raise EngineTimeout(STAGE, f"the session was not configured within {CONFIGURE_S:g} s") from None
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def _connect(self) -> aiohttp.ClientWebSocketResponse:
+        assert self._http is not None, "enter the client first"
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                return await self._http.ws_connect(
+                    self._url,
+                    headers=self._headers,
+                    heartbeat=HEARTBEAT_S,
+                    compress=0,
+                    max_msg_size=MAX_EVENT_BYTES,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
+                )
+        except TimeoutError:
+            raise EngineTimeout(STAGE, f"no connection to {self._url} within {CONNECT_S:g} s") from None
+        except aiohttp.WSServerHandshakeError as error:
+            raise self._refused(error.status) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineUnreachable(STAGE, f"no connection to {self._url}: {error}") from None
+
+    def _refused(self, status: int) -> EngineRejected:
+        texts = {
+            401: "the API key was refused; set the right key",
+            403: f"the API key may not use model '{self.settings.model}'",
+            404: f"there is no model '{self.settings.model}', or no such service",
+            429: "too many sessions or requests for the account's rate limit",
+        }
+        text = texts.get(status, "the connection was refused")
+        return EngineRejected(
+            STAGE, f"{text} (HTTP {status} from {self._url})", permanent=status in PERMANENT_STATUSES
+        )
+
+
+class RealtimeSession:
+    """Open until `events` ends; implements `Line`."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._unsent: asyncio.Queue[str] = asyncio.Queue(MAX_UNSENT)
+        self._writer = asyncio.create_task(self._write(), name="realtime-writer")
+        self._closing: asyncio.Task[bool] | None = None
+        self.lifetime_s = LIFETIME_S
+        """From now to its end, as the server says."""
+        self.ended: EngineError = EngineUnreachable(STAGE, "the connection was closed")
+        """Why `events` ended."""
+
+    # --- Line
+
+    def send(self, event: Event) -> None:
+        self._put(json.dumps(event))
+
+    def send_audio(self, audio: str) -> None:
+        self._put(f'{{"type":"input_audio_buffer.append","audio":"{audio}"}}')  # 50 a second
+
+    def abandon(self, why: str) -> None:
+        """Take it for lost: `events` ends."""
+        self.ended = EngineUnreachable(STAGE, why)
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._socket.close(), name="realtime-close")
+
+    # --- the shell's side
+
+    async def configure(self, update: Event, settings: RealtimeSettings) -> None:
+        """Send the session's settings and wait until they are in force.
+
+        Raises:
+            EngineError: they were refused, or are not in force.
+        """
+        async with aclosing(self.events()) as events:
+            async for event in events:
+                match text_of(event, "type"):
+                    case "session.created":
+                        expires_at = number_of(object_of(event, "session"), "expires_at")
+                        self.lifetime_s = max(0.0, expires_at - time.time()) if expires_at else LIFETIME_S
+                        self.send(update)
+                    case "session.updated":
+                        check_session(object_of(event, "session"), settings)
+                        return
+                    case "error":
+                        raise self._not_configured(object_of(event, "error"))
+        raise self.ended
+
+    def _not_configured(self, error: Event) -> EngineError:
+        failure = engine_error(error)
+        if text_of(error, "event_id") != CONFIGURATION:
+            return failure
+        parameter = text_of(error, "param") or "the session"
+        return EngineRejected(STAGE, f"{parameter} was refused: {failure.message}", permanent=True)
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """The server's events until the connection ends; what is not one is passed over."""
+        async for message in self._socket:
+            if message.type is aiohttp.WSMsgType.ERROR:
+                break
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                logger.warning("the server sent a frame that is not text")
+                continue
+            try:
+                event = json.loads(message.data)
+            except ValueError:
+                logger.warning("the server sent a frame that is not JSON")
+                continue
+            if isinstance(event, dict):
+                yield event
+                # A burst of audio would keep the loop, and with it the pacing of all calls, to itself.
+                await asyncio.sleep(0)
+        if self._closing is None:
+            code = self._socket.close_code
+            self.ended = EngineRejected(
+                STAGE, f"the server closed the connection (code {code})", permanent=code == BETA_DISABLED
+            )
+
+    async def close(self) -> None:
+        """Close the connection; idempotent."""
+        self._writer.cancel()
+        await asyncio.gather(self._writer, return_exceptions=True)
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._socket.close(), name="realtime-close")
+        await asyncio.gather(self._closing, return_exceptions=True)
+
+    def _put(self, text: str) -> None:
+        try:
+            self._unsent.put_nowait(text)
+        except asyncio.QueueFull:
+            self.abandon("the server does not read what it is sent")
+
+    async def _write(self) -> None:
+        with suppress(aiohttp.ClientError, ConnectionError):  # the reader sees the end of the connection
+            while True:
+                await self._socket.send_str(await self._unsent.get())

@@ -1,0 +1,362 @@
+"""The table of settings, and what is known about models: names, last days, prices. Core, data only.
+
+This is the only file that knows model names, because OpenAI retires them on published dates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ari_app import parsers
+
+DEFAULT_SYSTEM_MESSAGE = (
+    "You are a helpful assistant on a phone call. The caller may speak English or Spanish: "
+    "detect the language first and always answer in it. "
+    "Keep answers short and easy to understand over the phone."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """A model that OpenAI shuts down: the day it stops and what takes its place."""
+
+    date: str
+    successor: str
+
+
+# https://developers.openai.com/api/docs/deprecations, as read in November 2026.
+RETIREMENTS: Mapping[str, Retirement] = {
+    "gpt-4o": Retirement("2027-01-14", "gpt-6-luna"),
+    "gpt-4o-mini": Retirement("2027-01-14", "gpt-6-luna"),
+    "gpt-4.1": Retirement("2027-01-14", "gpt-6-luna"),
+    "gpt-4.1-mini": Retirement("2027-01-14", "gpt-6-luna"),
+    "gpt-5": Retirement("2026-12-11", "gpt-6-luna"),
+    "gpt-5-mini": Retirement("2026-12-11", "gpt-6-luna"),
+    "gpt-5-nano": Retirement("2026-12-11", "gpt-6-luna"),
+    "whisper-1": Retirement("2027-02-26", "gpt-transcribe"),
+    "gpt-4o-transcribe": Retirement("2027-02-26", "gpt-transcribe"),
+    "gpt-4o-mini-transcribe": Retirement("2027-02-26", "gpt-transcribe"),
+    "tts-1": Retirement("2027-01-06", "gpt-realtime-2.1-mini"),
+    "tts-1-hd": Retirement("2027-01-06", "gpt-realtime-2.1-mini"),
+    "gpt-4o-mini-tts": Retirement("2027-01-06", "gpt-realtime-2.1-mini"),
+    "gpt-realtime": Retirement("2027-01-20", "gpt-realtime-2.1"),
+    "gpt-realtime-2025-08-28": Retirement("2027-01-20", "gpt-realtime-2.1"),
+    "gpt-realtime-mini": Retirement("2027-01-20", "gpt-realtime-2.1-mini"),
+    "gpt-4o-realtime-preview": Retirement("2026-05-07", "gpt-realtime-2.1"),
+    "gpt-4o-mini-realtime-preview": Retirement("2026-05-07", "gpt-realtime-2.1-mini"),
+}
+SPEECH_ENDPOINT_MODELS = frozenset(("tts-1", "tts-1-hd", "gpt-4o-mini-tts"))
+REALTIME_VOICE_MODEL = "gpt-realtime-2.1-mini"
+ANY_SPEECH_MODEL = "tts-1"
+"""The name that compatible servers take for whatever voice they have."""
+
+# US dollars per million tokens, https://developers.openai.com/api/docs/pricing as read in November 2026. No
+# price for cached text is known; it is counted in full, so a sum is never too low.
+PRICES: Mapping[str, Mapping[str, float]] = {
+    "gpt-realtime-2.1": {
+        "text_in": 4.0,
+        "text_in_cached": 4.0,
+        "text_out": 24.0,
+        "audio_in": 32.0,
+        "audio_in_cached": 0.4,
+        "audio_out": 64.0,
+    },
+    "gpt-realtime-2.1-mini": {
+        "text_in": 0.6,
+        "text_in_cached": 0.6,
+        "text_out": 2.4,
+        "audio_in": 10.0,
+        "audio_in_cached": 0.3,
+        "audio_out": 20.0,
+    },
+}
+
+
+# --- the settings ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its environment name, its flag if it has one, default, parser and meaning."""
+
+    env: str
+    default: str
+    meaning: str
+    parse: parsers.Parser = parsers.text
+    flag: str | None = None
+    secret: bool = False
+
+    @property
+    def key(self) -> str:
+        """Attribute name in `Config`."""
+        return self.env.lower()
+
+    @property
+    def switch(self) -> bool:
+        """True for a yes-or-no setting, whose flag takes no value."""
+        return self.parse is parsers.switch
+
+
+SETTINGS: tuple[Setting, ...] = (
+    # Asterisk
+    Setting(
+        "ARI_URL",
+        "http://127.0.0.1:8088",
+        "Where Asterisk's HTTP server is reached",
+        parsers.url,
+        "--ari-url",
+    ),
+    Setting("ARI_USERNAME", "ari_app", "ARI user (a section of ari.conf)", parsers.name, "--ari-username"),
+    Setting("ARI_PASSWORD", "", "Password of that user", secret=True),
+    Setting(
+        "ARI_APP",
+        "ari_app",
+        "Stasis application name of the server, as in Stasis(ari_app)",
+        parsers.name,
+        "--app",
+    ),
+    # Audio between Asterisk and the application
+    Setting(
+        "RTP_HOST", "127.0.0.1", "Our address for RTP, as Asterisk reaches it", parsers.address, "--rtp-host"
+    ),
+    Setting(
+        "RTP_PORTS", "", "Our UDP ports for RTP, e.g. 40000-40999; empty: any free port", parsers.port_range
+    ),
+    Setting("MAX_CALLS", "20", "Calls at the same time; more are refused", parsers.number(1, 1000, "calls")),
+    # Outbound calls
+    Setting(
+        "DIAL_ENDPOINT",
+        "PJSIP/{number}@outbound",
+        "Dial string for outbound calls",
+        parsers.dial_endpoint,
+        "--endpoint",
+    ),
+    Setting(
+        "CALLER_ID",
+        "",
+        'Caller id of outbound calls, e.g. "Office" <+15551234567>',
+        parsers.text,
+        "--caller-id",
+    ),
+    Setting(
+        "RING_TIMEOUT",
+        "45",
+        "Give up ringing after this many seconds",
+        parsers.number(1, 300, "s"),
+        "--ring-timeout",
+    ),
+    Setting(
+        "MAX_CALL_SECONDS",
+        "3600",
+        "End any call after this many seconds",
+        parsers.number(10, 86400, "s"),
+        "--max-call-seconds",
+    ),
+    # Conversation
+    Setting(
+        "MODE",
+        "pipeline",
+        "Brain of the call: pipeline (speech-to-text, chat, text-to-speech), realtime or echo",
+        parsers.one_of("pipeline", "realtime", "echo"),
+        "--mode",
+    ),
+    Setting(
+        "SYSTEM_MESSAGE",
+        DEFAULT_SYSTEM_MESSAGE,
+        "What the assistant is and knows",
+        parsers.text,
+        "--system-message",
+    ),
+    Setting(
+        "GREETING",
+        "",
+        "First sentence the bot says; empty: it waits for the caller",
+        parsers.text,
+        "--greeting",
+    ),
+    Setting(
+        "SILENCE_DURATION_MS",
+        "1000",
+        "Caller silence that ends a turn, in ms",
+        parsers.number(200, 5000, "ms"),
+        "--silence-duration",
+    ),
+    Setting(
+        "VAD_THRESHOLD_DBFS",
+        "-40",
+        "Level above which sound counts as speech, in dBFS",
+        parsers.number(-70, -10, "dBFS", whole=False),
+        "--vad-threshold-dbfs",
+    ),
+    Setting(
+        "LANGUAGE", "", "Language of the callers (ISO code); empty: detected", parsers.language, "--language"
+    ),
+    Setting(
+        "APOLOGY",
+        "I am sorry, I am having trouble right now. Please say that again.",
+        "Sentence played when an engine fails, rendered when the application starts",
+        parsers.text,
+        "--apology",
+    ),
+    Setting(
+        "HOLD",
+        "One moment, please.",
+        "Sentence played when an answer takes long; empty: silence",
+        parsers.text,
+        "--hold",
+    ),
+    # Engines
+    Setting(
+        "OPENAI_API_KEY", "", "Key for all engine stages; empty: the embedded offline backend", secret=True
+    ),
+    Setting(
+        "OPENAI_BASE_URL",
+        "",
+        "Any OpenAI-compatible server; empty: OpenAI with a key, else the embedded offline backend",
+        parsers.optional_url,
+        "--base-url",
+    ),
+    Setting("OPENAI_STT_BASE_URL", "", "Other server for speech-to-text", parsers.optional_url),
+    Setting("OPENAI_STT_API_KEY", "", "Other key for speech-to-text", secret=True),
+    Setting("OPENAI_STT_MODEL", "gpt-transcribe", "Speech-to-text model", parsers.text, "--stt-model"),
+    Setting("OPENAI_CHAT_BASE_URL", "", "Other server for chat", parsers.optional_url),
+    Setting("OPENAI_CHAT_API_KEY", "", "Other key for chat", secret=True),
+    Setting(
+        "OPENAI_MODEL",
+        "gpt-6-luna",
+        "Chat model; with `--mode realtime` the flag means the Realtime model",
+        parsers.text,
+        "--model",
+    ),
+    Setting("OPENAI_MAX_TOKENS", "500", "Longest answer, in tokens", parsers.number(16, 4096, "tokens")),
+    Setting("OPENAI_TTS_BASE_URL", "", "Other server for text-to-speech", parsers.optional_url),
+    Setting("OPENAI_TTS_API_KEY", "", "Other key for text-to-speech", secret=True),
+    Setting(
+        "OPENAI_TTS_API",
+        "auto",
+        "How speech is made: speech (POST /audio/speech), realtime (a Realtime session), or auto: realtime at "
+        "OpenAI, whose speech models end on 2027-01-06, and speech elsewhere",
+        parsers.one_of("auto", "speech", "realtime"),
+    ),
+    Setting(
+        "OPENAI_TTS_MODEL",
+        "",
+        f"Text-to-speech model; empty: {REALTIME_VOICE_MODEL} over Realtime, {ANY_SPEECH_MODEL} otherwise",
+        parsers.text,
+        "--tts-model",
+    ),
+    Setting("OPENAI_TTS_VOICE", "alloy", "Voice of the bot", parsers.text, "--voice"),
+    Setting(
+        "OPENAI_TTS_RATE_HZ",
+        "24000",
+        "Sample rate of raw PCM from the text-to-speech server when its answer does not say",
+        parsers.number(8000, 48000, "Hz"),
+    ),
+    # Realtime
+    Setting(
+        "OPENAI_RT_BASE_URL",
+        "",
+        "Server for `--mode realtime`; empty: OPENAI_BASE_URL, else OpenAI with a key, else the embedded "
+        "offline backend",
+        parsers.optional_url,
+    ),
+    Setting("OPENAI_RT_API_KEY", "", "Other key for Realtime", secret=True),
+    Setting("OPENAI_RT_MODEL", "gpt-realtime-2.1", "Realtime model; its flag is --model too"),
+    Setting(
+        "OPENAI_RT_AUDIO",
+        "pcm",
+        "Audio on the Realtime connection: pcm (24 kHz) or pcmu (8 kHz µ-law, a sixth of the bytes)",
+        parsers.one_of("pcm", "pcmu"),
+    ),
+    Setting(
+        "OPENAI_RT_TRANSCRIPTION_MODEL",
+        "gpt-transcribe",
+        "Model that writes down what Realtime callers say",
+        parsers.text,
+    ),
+    Setting(
+        "OPENAI_RT_TURN_DETECTION",
+        "server_vad",
+        "How the Realtime server finds the end of a turn: server_vad (silence) or semantic_vad (meaning)",
+        parsers.one_of("server_vad", "semantic_vad"),
+        "--turn-detection",
+    ),
+    Setting(
+        "VAD_THRESHOLD",
+        "0.5",
+        "Realtime, server_vad: 0 to 1, higher needs louder speech",
+        parsers.number(0, 1, "share", whole=False),
+        "--vad-threshold",
+    ),
+    Setting(
+        "PREFIX_PADDING_MS",
+        "300",
+        "Realtime, server_vad: audio kept from before the first sound, in ms",
+        parsers.number(0, 2000, "ms"),
+        "--prefix-padding",
+    ),
+    Setting(
+        "OPENAI_RT_EAGERNESS",
+        "auto",
+        "Realtime, semantic_vad: how soon it answers: low, medium, high or auto",
+        parsers.one_of("auto", "low", "medium", "high"),
+        "--eagerness",
+    ),
+    Setting(
+        "OPENAI_RT_IDLE_TIMEOUT_MS",
+        "0",
+        "Realtime, server_vad: the bot speaks up after so much silence, 5000 to 30000 ms; 0: never",
+        parsers.number_or_off(5000, 30000, "ms"),
+        "--idle-timeout",
+    ),
+    Setting(
+        "OPENAI_RT_BARGE_IN",
+        "server",
+        "Realtime: who decides that the caller interrupts: server, or local (our own detector, "
+        "for lines with an echo)",
+        parsers.one_of("server", "local"),
+        "--barge-in",
+    ),
+    Setting(
+        "OPENAI_RT_NOISE_REDUCTION",
+        "near_field",
+        "Realtime: near_field, far_field or off",
+        parsers.one_of("near_field", "far_field", "off"),
+    ),
+    Setting(
+        "OPENAI_RT_SPEED",
+        "1.0",
+        "Realtime: speaking rate of the bot, 0.25 to 1.5",
+        parsers.number(0.25, 1.5, "times", whole=False),
+        "--speed",
+    ),
+    Setting(
+        "OPENAI_RT_MAX_TOKENS",
+        "1024",
+        "Realtime: longest answer, in tokens; a second of speech is 20",
+        parsers.number(16, 4096, "tokens"),
+    ),
+    Setting(
+        "OPENAI_RT_TRUNCATION",
+        "auto",
+        "Realtime: what happens when the context is full: auto, disabled, or the share that is kept, such as 0.8",
+        parsers.word_or_number("auto", "disabled", low=0, high=1),
+    ),
+    Setting(
+        "OPENAI_RT_REASONING",
+        "",
+        "Realtime: reasoning effort of models that have one: minimal, low, medium, high; empty: theirs",
+        parsers.one_of("", "minimal", "low", "medium", "high", "xhigh"),
+    ),
+    # What a call leaves behind
+    Setting(
+        "SAVE_RECORDINGS",
+        "no",
+        "Keep audio and transcripts of each call",
+        parsers.switch,
+        "--save-recordings",
+    ),
+    Setting("RECORDINGS_DIR", "recordings", "Where they go", parsers.text, "--recordings-dir"),
+    Setting("DEBUG", "no", "Verbose log; shows numbers and words", parsers.switch, "--debug"),
+)
