@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["WhisperAssistantBridge", "__version__"]
+__all__ = ["OpenAIRealtimeBridge", "WhisperAssistantBridge", "__version__"]
 
 if TYPE_CHECKING:
-    from ari_app.bridge import WhisperAssistantBridge
+    from ari_app.bridge import OpenAIRealtimeBridge, WhisperAssistantBridge
 
 
 def __getattr__(name: str) -> object:
-    """Import the bridge when it is asked for: `ari_app --version` need not wait a second for an SDK."""
-    if name == "WhisperAssistantBridge":
-        from ari_app.bridge import WhisperAssistantBridge
+    """Import a bridge when it is asked for: `ari_app --version` need not wait a second for an SDK."""
+    if name in ("OpenAIRealtimeBridge", "WhisperAssistantBridge"):
+        from ari_app import bridge
 
-        return WhisperAssistantBridge
+        return getattr(bridge, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The pipeline for people who bridge audio of their own: four synchronous calls, PCM16 mono at one rate. Shell.
+"""Both brains for people who bridge audio of their own: four synchronous calls, PCM16 mono at one rate. Shell.
 
 A background thread runs the brain, its engines and a 20 ms clock; the two sides meet at two bounded buffers.
 """
@@ -9,15 +9,20 @@ import asyncio
 import logging
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from ari_app.audio.format import FRAME_BYTES, SAMPLE_BYTES, SILENT_FRAME, TELEPHONE_RATE_HZ, ms_to_bytes
 from ari_app.audio.resample import StreamResampler
 from ari_app.dialog.pipeline import Pipeline, PipelineSettings
-from ari_app.dialog.ports import BargeIn, Fact
+from ari_app.dialog.ports import BargeIn, Brain, Fact
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings
+from ari_app.openai_api.realtime import RealtimeBrain
+from ari_app.openai_api.realtime_patience import Manners
+from ari_app.openai_api.realtime_protocol import RealtimeSettings
+from ari_app.openai_api.realtime_session import RealtimeClient
 from ari_app.openai_api.stt import OpenAiSpeechToText
 from ari_app.openai_api.tts import OPENAI_RATE_HZ, OpenAiTextToSpeech
 from ari_app.rtp.pacer import FrameClock, Pacer
@@ -35,39 +40,14 @@ PATIENCE_FRAMES = 5
 STOP_S = 10.0
 
 
-class WhisperAssistantBridge:
-    """Speech-to-text, chat and text-to-speech behind `start`, `send_pcm`, `recv_pcm` and `stop`.
+class AudioBridge(ABC):
+    """A brain in a background thread, behind `start`, `send_pcm`, `recv_pcm` and `stop`."""
 
-    Args:
-        stt, chat, tts: where the engine stages are reached.
-        voice: the voice of the bot.
-        settings: how it converses.
-        rate_hz: sample rate of `send_pcm` and `recv_pcm`.
-        tts_rate_hz: rate of raw PCM from the text-to-speech server where it does not say.
-        on_fact: told everything that happens, in the background thread; it must not block.
-    """
-
-    def __init__(
-        self,
-        stt: StageSettings,
-        chat: StageSettings,
-        tts: StageSettings,
-        *,
-        voice: str,
-        settings: PipelineSettings | None = None,
-        rate_hz: int = TELEPHONE_RATE_HZ,
-        tts_rate_hz: int = OPENAI_RATE_HZ,
-        on_fact: Callable[[Fact], None] | None = None,
-    ) -> None:
-        self._stages = (stt, chat, tts)
-        self._voice = voice
-        self._settings = settings or PipelineSettings()
-        self._tts_rate_hz = tts_rate_hz
+    def __init__(self, rate_hz: int, on_fact: Callable[[Fact], None] | None) -> None:
         self._on_fact = on_fact
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._stopping = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._unheard = bytearray()
         self._unheard_limit_bytes = ms_to_bytes(MAX_UNHEARD_MS, rate_hz)
@@ -76,6 +56,10 @@ class WhisperAssistantBridge:
         self._speaks = _Framer(TELEPHONE_RATE_HZ, rate_hz)
         self._frames_without_caller = 0
         self._hangover = 0
+
+    @abstractmethod
+    async def _make_brain(self, stack: AsyncExitStack) -> Brain:
+        """The brain, in the background thread; `stack` takes its connections down."""
 
     # --- any thread
 
@@ -87,7 +71,7 @@ class WhisperAssistantBridge:
         """
         if self._thread:
             raise RuntimeError("a bridge can be started once")
-        self._thread = threading.Thread(target=self._run, name="whisper-assistant-bridge", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="ari_app-bridge", daemon=True)
         self._thread.start()
         self._ready.wait()
         if not self._thread.is_alive() and not self._stopping.is_set():
@@ -127,34 +111,26 @@ class WhisperAssistantBridge:
     async def _converse(self) -> None:
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            stt, chat, tts = self._stages
-            engines = (
-                OpenAiSpeechToText(stt),
-                OpenAiChat(chat),
-                OpenAiTextToSpeech(tts, voice=self._voice, rate_hz=self._tts_rate_hz),
-            )
-            for engine in engines:
-                stack.push_async_callback(engine.close)
-            pipeline = Pipeline(*engines, self._settings)
-            stack.push_async_callback(pipeline.close)
+            brain = await self._make_brain(stack)
+            stack.push_async_callback(brain.close)
             pacer = Pacer()
-            await pipeline.start(pacer, self._report)
+            await brain.start(pacer, self._report)
             self._ready.set()
             clock = FrameClock(loop.time())
             while not self._stopping.is_set():
                 await asyncio.sleep(max(0.0, clock.next_at - loop.time()))
                 due, _ = clock.due(loop.time())
                 for _ in range(due):
-                    self._tick(pipeline, pacer, loop.time())
+                    self._tick(brain, pacer, loop.time())
 
-    def _tick(self, pipeline: Pipeline, pacer: Pacer, now: float) -> None:
+    def _tick(self, brain: Brain, pacer: Pacer, now: float) -> None:
         """20 ms of the call in both directions."""
         for frame in self._take_caller_frames():
-            pipeline.push_audio(frame, now)
+            brain.push_audio(frame, now)
         self._hangover = HANGOVER_FRAMES if pacer.speaking else self._hangover - 1
         frame = pacer.next_frame()
         for mark in pacer.take_marks():
-            pipeline.push_mark(mark, now)
+            brain.push_mark(mark, now)
         if self._hangover >= 0:
             for piece in self._speaks.push(frame):
                 self._offer(piece)
@@ -183,6 +159,77 @@ class WhisperAssistantBridge:
                 pass  # what the caller spoke over is not to be heard any more
         if self._on_fact:
             self._on_fact(fact)
+
+
+class WhisperAssistantBridge(AudioBridge):
+    """Speech-to-text, chat and text-to-speech for audio of your own.
+
+    Args:
+        stt, chat, tts: where the engine stages are reached.
+        voice: the voice of the bot.
+        settings: how it converses.
+        rate_hz: sample rate of `send_pcm` and `recv_pcm`.
+        tts_rate_hz: rate of raw PCM from the text-to-speech server where it does not say.
+        on_fact: told everything that happens, in the background thread; it must not block.
+    """
+
+    def __init__(
+        self,
+        stt: StageSettings,
+        chat: StageSettings,
+        tts: StageSettings,
+        *,
+        voice: str,
+        settings: PipelineSettings | None = None,
+        rate_hz: int = TELEPHONE_RATE_HZ,
+        tts_rate_hz: int = OPENAI_RATE_HZ,
+        on_fact: Callable[[Fact], None] | None = None,
+    ) -> None:
+        super().__init__(rate_hz, on_fact)
+        self._stages = (stt, chat, tts)
+        self._voice = voice
+        self._settings = settings or PipelineSettings()
+        self._tts_rate_hz = tts_rate_hz
+
+    async def _make_brain(self, stack: AsyncExitStack) -> Brain:
+        stt, chat, tts = self._stages
+        engines = (
+            OpenAiSpeechToText(stt),
+            OpenAiChat(chat),
+            OpenAiTextToSpeech(tts, voice=self._voice, rate_hz=self._tts_rate_hz),
+        )
+        for engine in engines:
+            stack.push_async_callback(engine.close)
+        return Pipeline(*engines, self._settings)
+
+
+class OpenAIRealtimeBridge(AudioBridge):
+    """A Realtime session for audio of your own.
+
+    Args:
+        base_url, api_key: where the Realtime API is reached.
+        settings: the session.
+        manners: how it converses: greeting, local sentences.
+        rate_hz: sample rate of `send_pcm` and `recv_pcm`.
+        on_fact: told everything that happens, in the background thread; it must not block.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        settings: RealtimeSettings,
+        *,
+        manners: Manners | None = None,
+        rate_hz: int = TELEPHONE_RATE_HZ,
+        on_fact: Callable[[Fact], None] | None = None,
+    ) -> None:
+        super().__init__(rate_hz, on_fact)
+        self._client = RealtimeClient(base_url, api_key, settings)
+        self._manners = manners or Manners()
+
+    async def _make_brain(self, stack: AsyncExitStack) -> Brain:
+        return RealtimeBrain(await stack.enter_async_context(self._client), self._manners)
 
 
 class _Framer:

@@ -65,6 +65,12 @@ def build_parser() -> argparse.ArgumentParser:
     _add_settings(dial)
 
     demo = commands.add_parser("demo", help="a whole conversation with no key, no trunk and no phone")
+    demo.add_argument(
+        "--mode",
+        choices=("pipeline", "realtime"),
+        default="pipeline",
+        help="which brain talks (default: %(default)s)",
+    )
     demo.add_argument("--json", metavar="FILE", help="also write the conversation and its figures as JSON")
 
     offline = commands.add_parser("offline", help="run the embedded OpenAI-compatible backend on its own")
@@ -272,7 +278,12 @@ async def _demo(arguments: argparse.Namespace) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     report = run.DemoReport()
     try:
-        await run.run_demo(report, recordings=Path("recordings"), show=lambda line: print(line, flush=True))
+        await run.run_demo(
+            report,
+            mode=arguments.mode,
+            recordings=Path("recordings"),
+            show=lambda line: print(line, flush=True),
+        )
     except asyncio.CancelledError:
         return EXIT_INTERRUPTED
     except AriAppError as error:

@@ -13,12 +13,12 @@ POLL_S = 0.1
 Event = dict[str, Any]
 
 _STAGES = (
-    ("silence window", "speech_end_at", "endpoint_at"),
-    ("speech-to-text", "endpoint_at", "transcript_at"),
-    ("first word", "transcript_at", "first_token_at"),
-    ("first sentence", "first_token_at", "first_sentence_at"),
-    ("first speech", "first_sentence_at", "first_tts_byte_at"),
-    ("on the line", "first_tts_byte_at", "first_frame_at"),
+    ("silence window", "endpoint_at"),
+    ("speech-to-text", "transcript_at"),
+    ("first word", "first_token_at"),
+    ("first sentence", "first_sentence_at"),
+    ("first speech", "first_tts_byte_at"),
+    ("on the line", "first_frame_at"),
 )
 
 
@@ -53,11 +53,16 @@ async def follow(path: Path) -> AsyncIterator[Event]:
 
 
 def delays_ms(event: Event) -> dict[str, int]:
-    """The waterfall of a `turn_timed` event in ms per stage; `total`: caller's last word to bot's first."""
+    """The waterfall of a `turn_timed` event in ms per stage; `total`: caller's last word to bot's first.
+
+    Each stage counts from the one before it that was reached; Realtime has fewer, and may speak before it writes.
+    """
     delays = {}
-    for name, start, end in _STAGES:
-        if event[start] is not None and event[end] is not None:
-            delays[name] = round((event[end] - event[start]) * 1000)
+    reached_at = event["speech_end_at"]
+    for name, end in _STAGES:
+        if event[end] is not None and event[end] >= reached_at:
+            delays[name] = round((event[end] - reached_at) * 1000)
+            reached_at = event[end]
     if event["first_frame_at"] is not None:
         delays["total"] = round((event["first_frame_at"] - event["speech_end_at"]) * 1000)
     return delays

@@ -50,7 +50,7 @@ class DemoReport:
     problems: list[str] = field(default_factory=list)
 
 
-async def run_demo(report: DemoReport, *, recordings: Path, show: Show) -> None:
+async def run_demo(report: DemoReport, *, mode: str, recordings: Path, show: Show) -> None:
     """Hold the scripted conversation and fill the report; everything started here is gone afterwards.
 
     Raises:
@@ -67,7 +67,7 @@ async def run_demo(report: DemoReport, *, recordings: Path, show: Show) -> None:
         asterisk = await stack.enter_async_context(PrivateAsterisk(prefix))
         show("Asterisk is up; starting the application and its offline backend")
         serve = await stack.enter_async_context(
-            ServeProcess(_settings(asterisk, recordings.resolve()), directory=work)
+            ServeProcess(_settings(asterisk, mode, recordings.resolve()), directory=work)
         )
         lines = await voices
         before = await measure.footprint(asterisk, serve.pid)
@@ -101,8 +101,9 @@ def _costs(asterisk: int, application: int, phone: int) -> dict[str, dict[str, f
     return {name: measure.process_cost(pid) for name, pid in pids.items()}
 
 
-def _settings(asterisk: PrivateAsterisk, recordings: Path) -> dict[str, str]:
+def _settings(asterisk: PrivateAsterisk, mode: str, recordings: Path) -> dict[str, str]:
     return {
+        "MODE": mode,
         "ARI_URL": asterisk.ari_url,
         "ARI_USERNAME": asterisk.ari_user,
         "ARI_PASSWORD": asterisk.ari_password,

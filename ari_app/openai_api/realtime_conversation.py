@@ -237,7 +237,6 @@ class RealtimeConversation:
         turn = self._caller.get(event)
         if turn is None:
             return
-        turn.reached("transcript_at", now)
         text = " ".join(text_of(event, "transcript").split())
         error = object_of(event, "error")
         if text:

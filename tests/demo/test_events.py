@@ -33,7 +33,18 @@ def test_stages_that_were_not_reached_are_left_out() -> None:
     assert delays_ms({**TIMED, "first_token_at": None, "first_frame_at": None}) == {
         "silence window": 1000,
         "speech-to-text": 300,
+        "first sentence": 50,
         "first speech": 50,
+    }
+
+
+def test_the_waterfall_of_realtime_has_fewer_stages() -> None:
+    timed = {**TIMED, "transcript_at": None, "first_sentence_at": None, "first_token_at": 11.41}
+    assert delays_ms(timed) == {
+        "silence window": 1000,
+        "first word": 410,
+        "on the line": 10,
+        "total": 1420,
     }
 
 
