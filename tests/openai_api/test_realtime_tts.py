@@ -1,0 +1,134 @@
+"""Speech over a Realtime session: sentences side by side, cancelled, lost, reworded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ari_app.audio.format import bytes_to_ms
+from ari_app.errors import EngineError, EngineRejected, EngineUnreachable
+from ari_app.openai_api.realtime_protocol import Event, RealtimeSettings
+from ari_app.openai_api.realtime_session import RealtimeClient
+from ari_app.openai_api.realtime_tts import RealtimeTextToSpeech, likeness
+from tests.fakes.realtime_server import Answer, FakeRealtime, Fault, running
+
+KEY = "test-key"
+SETTINGS = RealtimeSettings("some-model", "marin", "Read texts aloud.", max_output_tokens=4096)
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeRealtime]:
+    async with running(KEY) as server:
+        server.routine = as_asked
+        yield server
+    assert server.faults == []
+
+
+def as_asked(wish: Event) -> Answer:
+    """The server reads the text that it was given."""
+    return Answer(wish["input"][0]["content"][0]["text"], speed=20)
+
+
+@asynccontextmanager
+async def voice(fake: FakeRealtime) -> AsyncIterator[RealtimeTextToSpeech]:
+    async with RealtimeClient(fake.url, KEY, SETTINGS, listens=False) as client:
+        tts = RealtimeTextToSpeech(client)
+        try:
+            yield tts
+        finally:
+            await tts.close()
+            await tts.close()
+
+
+async def spoken_ms(tts: RealtimeTextToSpeech, text: str) -> float:
+    pcm = b""
+    async for chunk in tts.speak(text):
+        assert chunk.rate_hz == 8000
+        pcm += chunk.pcm
+    return bytes_to_ms(len(pcm))
+
+
+async def test_sentences_side_by_side_over_one_session(fake: FakeRealtime) -> None:
+    texts = ["Good morning.", "What can I do for you today?", "Goodbye."]
+    async with voice(fake) as tts:
+        await tts.warm()
+        lengths = await asyncio.gather(*(spoken_ms(tts, text) for text in texts))
+    assert lengths == [pytest.approx(60 * len(text), abs=1) for text in texts]
+    (connection,) = fake.connections
+    assert connection.session["audio"]["input"]["turn_detection"] is None
+    for entry in fake.received("response.create"):
+        assert entry.event["response"]["conversation"] == "none"
+    assert fake.errors == []
+
+
+@pytest.mark.parametrize("created", [True, False])
+async def test_a_sentence_nobody_wants_any_more_is_cancelled(fake: FakeRealtime, created: bool) -> None:
+    fake.routine = lambda wish: Answer("A long sentence.", audio_ms=9000, speed=2)
+    async with voice(fake) as tts:
+        await tts.warm()
+        stream = tts.speak("A long sentence.")
+        taking = asyncio.ensure_future(anext(stream))
+        if created:
+            await taking
+        else:
+            await fake.until(lambda: fake.received("response.create"))
+            taking.cancel()
+            await asyncio.gather(taking, return_exceptions=True)
+        await stream.aclose()
+        await fake.until(lambda: fake.received("response.cancel"))
+        await fake.until(lambda: fake.sent("response.done"))
+        fake.routine = as_asked
+        assert await spoken_ms(tts, "Still here.") == pytest.approx(660, abs=1)
+    assert fake.sent("response.done")[0].event["response"]["status"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [(Fault(status=401), EngineRejected), (Fault(close_code=1011, after_audio_ms=100), EngineUnreachable)],
+    ids=["refused", "lost"],
+)
+async def test_failures_are_those_of_this_stage_and_the_next_sentence_has_a_new_session(
+    fake: FakeRealtime, fault: Fault, kind: type[EngineError]
+) -> None:
+    fake.misbehave = [fault]
+    async with voice(fake) as tts:
+        with pytest.raises(kind, match="^text-to-speech: "):
+            await spoken_ms(tts, "A sentence that is never heard to its end.")
+        assert await spoken_ms(tts, "Better.") == pytest.approx(420, abs=1)
+
+
+async def test_a_failed_response_is_an_error(fake: FakeRealtime) -> None:
+    fake.routine = lambda wish: Answer(
+        "Oh", status="failed", error_code="server_error", error_message="Sorry."
+    )
+    async with voice(fake) as tts:
+        with pytest.raises(EngineRejected, match="text-to-speech: server_error: Sorry"):
+            await spoken_ms(tts, "Hello.")
+
+
+async def test_a_rewording_is_logged_without_the_words(
+    fake: FakeRealtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.routine = lambda wish: Answer("Sure, I will read that for you now!")
+    with caplog.at_level(logging.WARNING):
+        async with voice(fake) as tts:
+            await spoken_ms(tts, "Your PIN is 4711.")
+    assert "reworded" in caplog.text and "4711" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("spoken", "same"),
+    [
+        ("Your table is booked for seven.", True),
+        ("your table is booked for Seven", True),
+        ("Your table is booked for 7.", True),
+        ("Great! I can tell you that your table has been booked.", False),
+        ("", False),
+    ],
+)
+def test_likeness(spoken: str, same: bool) -> None:
+    assert (likeness("Your table is booked for seven.", spoken) >= 0.8) == same
