@@ -8,16 +8,23 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import TypeVar
 
 import pytest
 
 import ari_app
-from ari_app.bridge import MAX_UNHEARD_MS, WhisperAssistantBridge
+from ari_app.bridge import MAX_UNHEARD_MS, AudioBridge, OpenAIRealtimeBridge, WhisperAssistantBridge
 from ari_app.dialog.pipeline import PipelineSettings
 from ari_app.dialog.ports import BargeIn, BotSaid, CallerSaid, Fact
 from ari_app.openai_api.client import StageSettings
+from ari_app.openai_api.realtime_patience import Manners
+from ari_app.openai_api.realtime_protocol import RealtimeSettings
 from tests.fakes.openai_server import FakeOpenAI, chat, fake_openai, speech, transcript
+from tests.fakes.realtime_server import Answer, FakeRealtime
+from tests.fakes.realtime_server import running as fake_realtime
+
+S = TypeVar("S")
 
 RATE_HZ = 16_000
 
@@ -28,14 +35,16 @@ def tone(ms: int, rate_hz: int, every: int = 8) -> bytes:
 
 
 @contextmanager
-def served(script: Callable[[FakeOpenAI], None]) -> Iterator[FakeOpenAI]:
-    """The fake engines on a loop in another thread, as the bridge's own calls block this one."""
+def served(
+    script: Callable[[S], None], serving: Callable[[str], AbstractAsyncContextManager[S]]
+) -> Iterator[S]:
+    """A fake server on a loop in another thread, as the bridge's own calls block this one."""
     up, down = threading.Event(), threading.Event()
-    servers: list[FakeOpenAI] = []
+    servers: list[S] = []
     faults: list[BaseException] = []
 
     async def serve() -> None:
-        async with fake_openai("none") as server:
+        async with serving("none") as server:
             script(server)
             servers.append(server)
             up.set()
@@ -72,7 +81,7 @@ def make(server: FakeOpenAI, facts: list[Fact], **settings: object) -> WhisperAs
     )
 
 
-def listen(bridge: WhisperAssistantBridge, until: Callable[[], object], limit_s: float = 10) -> bytes:
+def listen(bridge: AudioBridge, until: Callable[[], object], limit_s: float = 10) -> bytes:
     heard = b""
     end = time.monotonic() + limit_s
     while not until():
@@ -97,7 +106,7 @@ def test_a_conversation_by_four_calls() -> None:
         server.tts += [speech(tone(300, 24_000, 48)), speech(tone(400, 24_000, 48))]
 
     facts: list[Fact] = []
-    with served(script) as server:
+    with served(script, fake_openai) as server:
         bridge = make(server, facts, greeting="Hi.")
         bridge.start()
         started = time.monotonic()
@@ -119,6 +128,34 @@ def test_a_conversation_by_four_calls() -> None:
     bridge.send_pcm(b"\0\0")
 
 
+def test_a_realtime_conversation_by_the_same_four_calls() -> None:
+    def script(server: FakeRealtime) -> None:
+        server.answers = [Answer("Hi.", audio_ms=300), Answer("Welcome.", audio_ms=400)]
+        server.transcripts = ["Hello there."]
+
+    facts: list[Fact] = []
+    settings = RealtimeSettings("m", "alloy", silence_duration_ms=300, transcription_model="gpt-transcribe")
+    with served(script, fake_realtime) as server:
+        bridge = OpenAIRealtimeBridge(
+            *(server.url, "none", settings),
+            manners=Manners(greeting="Hi."),
+            rate_hz=RATE_HZ,
+            on_fact=facts.append,
+        )
+        bridge.start()
+        greeting = listen(bridge, lambda: any(isinstance(f, BotSaid) for f in facts))
+        bridge.send_pcm(tone(600, RATE_HZ))
+        answer = listen(bridge, lambda: sum(isinstance(f, BotSaid) for f in facts) == 2)
+        bridge.stop()
+        assert server.faults == [] and server.errors == []
+    assert not bridge_threads()
+    for pcm, ms in ((greeting, 300), (answer, 400)):
+        samples = struct.unpack(f"<{len(pcm) // 2}h", pcm)
+        loud = [n for n, sample in enumerate(samples) if abs(sample) > 2000]
+        assert (loud[-1] - loud[0]) * 1000 / RATE_HZ == pytest.approx(ms, abs=25)
+    assert [f.text for f in facts if isinstance(f, CallerSaid)] == ["Hello there."]
+
+
 def test_speaking_over_the_bot_stops_it() -> None:
     def script(server: FakeOpenAI) -> None:
         server.stt.append(transcript("Stop."))
@@ -126,7 +163,7 @@ def test_speaking_over_the_bot_stops_it() -> None:
         server.tts += [speech(tone(4000, 24_000, 48)), speech(tone(100, 24_000, 48))]
 
     facts: list[Fact] = []
-    with served(script) as server:
+    with served(script, fake_openai) as server:
         bridge = make(server, facts, greeting="A very long greeting without an end")
         bridge.start()
         frames = 0
@@ -142,7 +179,7 @@ def test_speaking_over_the_bot_stops_it() -> None:
 
 
 def test_stopping_at_once_and_before_starting() -> None:
-    with served(lambda server: None) as server:
+    with served(lambda server: None, fake_openai) as server:
         bridge = make(server, [])
         bridge.stop()
         bridge = make(server, [])
@@ -163,5 +200,6 @@ def test_unheard_audio_is_bounded() -> None:
 
 def test_the_package_exports_it() -> None:
     assert ari_app.WhisperAssistantBridge is WhisperAssistantBridge
+    assert ari_app.OpenAIRealtimeBridge is OpenAIRealtimeBridge
     with pytest.raises(AttributeError):
         ari_app.NoSuchThing  # noqa: B018
