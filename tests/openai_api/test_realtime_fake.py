@@ -217,7 +217,11 @@ async def test_the_openai_agents_sdk_holds_one_without_a_word_of_complaint(
                 tracker.on_play_ms(event.item_id, event.content_index, 40)
                 if len(fake.answers) == 1 and len(fake.received("input_audio_buffer.append")) == 1:
                     await session.send_audio(utterance())
-            if event.type == "raw_model_event" and event.data.type == "turn_ended" and not fake.answers:
+            if (
+                event.type == "raw_model_event"
+                and event.data.type == "turn_ended"
+                and len(fake.sent("response.done")) == 3
+            ):
                 break
     assert not fake.faults and not fake.errors
     assert not caplog.records
