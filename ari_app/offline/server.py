@@ -71,7 +71,7 @@ class Backend:
 
     def __init__(self, cache: Path) -> None:
         try:
-            from ari_app.offline import voice, whisper
+            from ari_app.offline import realtime, voice, whisper
         except ModuleNotFoundError as error:
             raise SetupError(
                 f"The offline backend needs the package {error.name}: pip install 'ari_app[offline]', or set "
@@ -85,6 +85,10 @@ class Backend:
         self._ears = ThreadPoolExecutor(workers, thread_name_prefix="whisper")
         self._mouth = ThreadPoolExecutor(1, thread_name_prefix="pico")
         self._requests = 0
+        self._conversations = realtime.RealtimeServer(
+            self._whisper, self._ears, self._mouth, DEFAULT_LANGUAGES
+        )
+        self._max_conversations = realtime.MAX_SESSIONS
 
     def close(self) -> None:
         """End the worker threads; work that has begun is finished first."""
@@ -101,8 +105,10 @@ class Backend:
                 web.post("/v1/audio/transcriptions", self._transcriptions),
                 web.post("/v1/chat/completions", self._chat),
                 web.post("/v1/audio/speech", self._speech),
+                web.get("/v1/realtime", self._realtime),
             ]
         )
+        application.on_shutdown.append(self._conversations.close)
         return application
 
     @contextmanager
@@ -116,11 +122,17 @@ class Backend:
             self._requests -= 1
 
     async def _health(self, request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok", "requests": self._requests})
+        sessions = self._conversations.sessions
+        return web.json_response({"status": "ok", "requests": self._requests, "sessions": sessions})
 
     async def _models(self, request: web.Request) -> web.Response:
         models = [{"id": name, "object": "model", "created": 0, "owned_by": "ari_app"} for name in MODELS]
         return web.json_response({"object": "list", "data": models})
+
+    async def _realtime(self, request: web.Request) -> web.StreamResponse:
+        if self._conversations.sessions >= self._max_conversations:
+            raise Refused("Too many realtime sessions: try again in a moment.", status=503)
+        return await self._conversations.serve(request)
 
     # --- speech-to-text ------------------------------------------------------------------------------
 
