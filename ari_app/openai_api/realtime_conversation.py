@@ -145,11 +145,9 @@ class RealtimeConversation:
         self._line = None
         self._slot = ResponseSlot(_nowhere)
         self._tools = ToolCalls()
-        for response in self._responses.live():
-            if not response.complete:
-                self._cut_off = self._cut_off or response.has_audio
-                response.generated(broken=True)
-                self._conclude(response)
+        for response in self._responses.break_off():
+            self._cut_off = self._cut_off or response.has_audio
+            self._conclude(response)
         self._complete(self._caller.session_lost(), now)
         if self._greeting_due or self._cut_off or self._caller.unanswered:
             self._patience.owe(now)
@@ -325,6 +323,9 @@ class RealtimeConversation:
         self._cut_off = self._greeting_due = False
         may_speak = not self._caller.speaking
         self._patience.failed(error, self._caller.number, now, may_speak=may_speak, final=final)
+        if self.giving_up:  # the last words would wait for the end of an answer
+            for response in self._responses.break_off():
+                self._conclude(response)
 
     def _watch(self, now: float) -> None:
         """What must happen in time, once per frame."""

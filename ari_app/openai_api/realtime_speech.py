@@ -234,6 +234,13 @@ class Responses:
                 response.item_done(text_of(object_of(event, "item"), "id"))
         return response, ""
 
+    def break_off(self) -> list[SpokenResponse]:
+        """No more comes of those that are being made; what there is will be heard. Returns them."""
+        broken = [response for response in self.live() if not response.complete]
+        for response in broken:
+            response.generated(broken=True)
+        return broken
+
     def live(self) -> list[SpokenResponse]:
         """Those whose words are not in the records yet."""
         return [response for response in self._responses.values() if not response.concluded]

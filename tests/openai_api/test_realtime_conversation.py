@@ -483,6 +483,19 @@ def test_a_fatal_error_ends_it_at_once_and_its_last_words_are_not_interrupted() 
     assert session.appends == 0
 
 
+def test_a_fatal_error_in_mid_answer_does_not_leave_the_last_words_waiting_behind_it() -> None:
+    talk = Talk()
+    talk.begin()
+    talk.answers("r1", "One two", ms=300, done=False)
+    talk.silence(100)
+    talk.event("error", error={"code": "insufficient_quota", "message": "No credit."})
+    talk.says("r1", "three four", ms=3000)
+    talk.silence(900)
+    assert talk.heard_ms("r1-item") == 300
+    assert talk.playout.sent.count("local.farewell") == 400 // 20
+    assert len(talk.all(GaveUp)) == 1 and talk.all(BotSaid)[0].interrupted
+
+
 def test_remarks_of_the_server_change_nothing() -> None:
     talk = Talk()
     talk.begin()
