@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "dialog": {"errors", "audio"},
     "openai_api": {"errors", "audio", "dialog.ports", "dialog.history", "dialog.turns"},
     "record": {"audio", "dialog.ports"},
-    "offline": {"errors", "audio"},
+    "offline": {"errors", "audio", "dialog.turns", "dialog.gate"},
     "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},
     "call": {"errors", "logs", "ari", "rtp", "audio", "dialog", "record"},
     "backend": {"errors"},
@@ -65,6 +65,10 @@ CORES = [
     ),
     "offline/answerer.py",
     "offline/language.py",
+    *(
+        f"offline/realtime_{name}.py"
+        for name in ("audio", "config", "hearing", "input", "items", "response", "responses", "session")
+    ),
 ]
 
 IMPURE = {
