@@ -1,4 +1,4 @@
-"""`demo` as a newcomer runs it, twice at the same time on one machine."""
+"""`demo` as a newcomer runs it, in both modes at the same time on one machine."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ async def test_two_demos_at_once_report_what_was_said(
     asterisk_prefix: Prefix, baresip_prefix: Prefix, tmp_path: Path
 ) -> None:
     """The prefixes are asked for so that they have been fetched."""
-    reports = [tmp_path / "first.json", tmp_path / "second.json"]
+    reports = {"pipeline": tmp_path / "pipeline.json", "realtime": tmp_path / "realtime.json"}
     demos = [
         await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ari_app", "demo", "--json", str(report)),
+            *(sys.executable, "-m", "ari_app", "demo", "--mode", mode, "--json", str(report)),
             cwd=tmp_path,
             env=clean_environment({"XDG_STATE_HOME": str(tmp_path / "state")}),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        for report in reports
+        for mode, report in reports.items()
     ]
     try:
         async with asyncio.timeout(DEMO_TIMEOUT_S):
@@ -41,11 +41,11 @@ async def test_two_demos_at_once_report_what_was_said(
             if demo.returncode is None:
                 demo.terminate()
                 await demo.wait()
-    for demo, (out, err), report in zip(demos, said, reports, strict=True):
+    for demo, (out, err), report in zip(demos, said, reports.values(), strict=True):
         assert demo.returncode == 0, out.decode() + err.decode()
         assert b"Traceback" not in err
         check_report(report)
-    assert len({json.loads(report.read_text("utf-8"))["recording"] for report in reports}) == 2
+    assert len({json.loads(report.read_text("utf-8"))["recording"] for report in reports.values()}) == 2
 
 
 def check_report(path: Path) -> None:
