@@ -53,8 +53,9 @@ async def finish(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
+@pytest.mark.parametrize("mode", ["pipeline", "realtime"])
 async def test_a_call_is_placed_held_and_ended_by_the_callee(
-    asterisk_prefix: Prefix, baresip_prefix: Prefix, backend_url: str, tmp_path: Path
+    mode: str, asterisk_prefix: Prefix, baresip_prefix: Prefix, backend_url: str, tmp_path: Path
 ) -> None:
     question = await asyncio.to_thread(utterance, QUESTION)
     async with (
@@ -64,7 +65,7 @@ async def test_a_call_is_placed_held_and_ended_by_the_callee(
         before = await asterisk_footprint(asterisk)
         dialing = await start_dial(
             *(asterisk, backend_url, tmp_path, "5551234", "--greeting", "Hello, this is a test call."),
-            *("--system-message", "Facts: A new bicycle tyre costs twenty euros."),
+            *("--system-message", "Facts: A new bicycle tyre costs twenty euros.", "--mode", mode),
         )
         call = await phone.wait_incoming(20)
         await asyncio.sleep(0.3)
