@@ -284,7 +284,7 @@ def _checked_event(event: Any) -> tuple[str, Event]:
     kind = mapping(event, "event").get("type")
     if kind is None:
         raise missing("type")
-    if kind not in _EVENTS:
+    if not isinstance(kind, str) or kind not in _EVENTS:
         raise Invalid("invalid_value", unsupported(kind, tuple(_EVENTS)), "type")
     known, required = _EVENTS[kind]
     values = fields({**known, "type": text, "event_id": optional(text)}, required)(event, "")
