@@ -110,6 +110,12 @@ def test_imports_go_one_way(path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_packages_of_the_tests_are_not_used(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports(ast.parse(path.read_text(encoding="utf-8")))}
+    assert not roots & {"websockets", "agents", "pydantic", "hypothesis", "pytest"}
+
+
 @pytest.mark.parametrize("name", CORES)
 def test_cores_are_pure(name: str) -> None:
     roots = {i.split(".")[0] for i in imports(ast.parse((PACKAGE / name).read_text(encoding="utf-8")))}

@@ -87,6 +87,7 @@ FAULTS = (
     Fault(race=True),
     Fault(unknown_event=True, after_events=6),
 )
+SILENT = Fault(silent=True, after_events=6)
 FATAL = (
     Fault(status=401),
     Fault(output_format="audio/pcmu"),
@@ -99,22 +100,22 @@ async def test_whatever_the_server_does_the_caller_hears_speech_and_nothing_is_l
 ) -> None:
     hello = await asyncio.to_thread(utterance, "Hello, can you hear me?")
     async with serve(**realtime(fake), GREETING="Hello.") as process, caller() as ua:
-        for fault in (*FAULTS, *FATAL):
+        for fault in (*FAULTS, SILENT, *FATAL):
             known = set(recordings.glob("*"))
-            fake.misbehave = [fault] if fault in FAULTS else [fault] * 5
+            fake.misbehave = [fault] * 5 if fault in FATAL else [fault]
             fake.answers = [Answer("Hello.", audio_ms=1500)] + [Answer("Yes, I do.", audio_ms=1500)] * 4
             call = await ua.dial(asterisk.bot_extension)
             await call.answered(10)
             directory = await wait_for_recording(recordings, known, 10)
             assert (await call.listen_until_silence(max_s=12)).sound_s > 0.4, f"dead air: {fault}"
-            if fault in FAULTS:
+            if fault not in FATAL:
                 await call.say(hello)
                 assert (await call.listen_until_silence(max_s=12)).sound_s > 0.4, f"dead air: {fault}"
                 await call.hangup()
             await call.closed(10)
             events = [event async for event in follow(directory / "events.jsonl")]
             failed = [event for event in events if event["event"] == "engine_failed"]
-            assert bool(failed) == (fault in FATAL), (fault, failed)
+            assert bool(failed) == (fault not in FAULTS), (fault, failed)
             assert events[-1]["outcome"] == ("failed" if fault in FATAL else "answered"), fault
             left = await settled(asterisk, process.pid)
             assert (left.channels, left.bridges, left.udp_sockets) == (0, 0, 0), fault

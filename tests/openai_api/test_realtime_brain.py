@@ -409,7 +409,9 @@ async def test_a_server_that_falls_silent_is_left_for_another_connection(
     assert not phone.all(GaveUp)
 
 
-@pytest.mark.parametrize("fault", [Fault(update_delay_s=0.5), Fault(no_handshake=True)], ids=named)
+@pytest.mark.parametrize(
+    "fault", [Fault(update_delay_s=0.5), Fault(no_handshake=True), Fault(never_updated=True)], ids=named
+)
 async def test_a_slow_start_is_bridged(fake: FakeRealtime, fault: Fault) -> None:
     fake.answers = [Answer("Hello.")]
     fake.misbehave = [fault]
