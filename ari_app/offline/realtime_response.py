@@ -54,6 +54,7 @@ class Response:
         self.done = False
         self.audio_ms = 0.0
         self._text = ""
+        self._previous_item_id: str | None = None
         self._input_tokens = (0, 0)
         send({"type": "response.created", "response": self._wire("in_progress", None)})
 
@@ -70,9 +71,9 @@ class Response:
         self._input_tokens = (texts, int(heard_ms * INPUT_TOKENS_PER_S / 1000))
         empty = {**self.item.wire, "content": []}
         self._send_part("response.output_item.added", output_index=0, item=empty)
+        self._previous_item_id = previous_item_id
         if self.conversation_id:
-            added = {"previous_item_id": previous_item_id, "item": empty}
-            self._send({"type": "conversation.item.added", **added})
+            self._send_item("added", empty)
         self._send_content("response.content_part.added", part=self._part(""))
 
     def say(self, words: str, audio: bytes) -> bool:
@@ -113,7 +114,7 @@ class Response:
         self._send_content("response.content_part.done", part=self._part(self.text))
         self._send_part("response.output_item.done", output_index=0, item=self.item.wire)
         if kept:
-            self._send({"type": "conversation.item.done", "item": self.item.wire})
+            self._send_item("done", self.item.wire)
 
     def _note(self, words: str, length_ms: float) -> None:
         self.item.chunks.append((words, length_ms))
@@ -123,6 +124,10 @@ class Response:
 
     def _part(self, text: str) -> Event:
         return {"type": "audio", "transcript": text} if self.spoken else {"type": "text", "text": text}
+
+    def _send_item(self, what: str, item: Event) -> None:
+        place = {"previous_item_id": self._previous_item_id}
+        self._send({"type": f"conversation.item.{what}", **place, "item": item})
 
     def _send_content(self, kind: str, **more: Any) -> None:
         self._send_part(kind, item_id=self.item.id, output_index=0, content_index=0, **more)

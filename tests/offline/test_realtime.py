@@ -238,7 +238,8 @@ async def test_speech_interrupts_what_is_not_even_made_yet(http: aiohttp.ClientS
     async with connected(http) as peer:
         await peer.configure(audio=call_audio())
         await peer.send("response.create", response={"instructions": f"Say exactly: {LONG_TEXT}"})
-        first = await peer.until("response.output_audio.delta")
+        while len(peer.audio()) < 8000 * 2:
+            first = await peer.until("response.output_audio.delta")
         await peer.hear(pcm16_to_ulaw(spoken(QUESTION)))
         started = await peer.until("input_audio_buffer.speech_started")
         assert started["audio_start_ms"] < 500
