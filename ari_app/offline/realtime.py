@@ -53,11 +53,20 @@ class RealtimeServer:
         languages: what Whisper chooses from when the client does not say.
     """
 
-    def __init__(self, whisper: Whisper, ears: Executor, mouth: Executor, languages: Sequence[str]) -> None:
+    def __init__(
+        self,
+        whisper: Whisper,
+        ears: Executor,
+        mouth: Executor,
+        languages: Sequence[str],
+        *,
+        lifetime_s: float = LIFETIME_S,
+    ) -> None:
         self.whisper = whisper
         self.ears = ears
         self.mouth = mouth
         self.languages = languages
+        self.lifetime_s = lifetime_s
         self._sockets: set[web.WebSocketResponse] = set()
 
     @property
@@ -116,13 +125,13 @@ class _Conversation:
             self._session = RealtimeSession(
                 secrets.token_hex(6),
                 model,
-                int(time.time()) + LIFETIME_S,
+                int(time.time() + self._server.lifetime_s),
                 self._send,
                 self._work,
                 self._server.whisper.knows,
             )
             try:
-                async with asyncio.timeout(LIFETIME_S):
+                async with asyncio.timeout(self._server.lifetime_s):
                     await self._read()
             except TimeoutError:
                 await self._expire()
@@ -146,12 +155,17 @@ class _Conversation:
 
     def _receive(self, text: str) -> None:
         try:
-            self._session.receive(json.loads(text))
-        except (json.JSONDecodeError, RecursionError):
+            event = json.loads(text)
+        except (ValueError, RecursionError):
             self._session.refuse(Invalid("invalid_json", "The event is not JSON."))
+            return
+        try:
+            self._session.receive(event)
+        except RecursionError:  # it can be read, and not be echoed
+            self._session.refuse(Invalid("invalid_json", "The event is nested too deeply."))
 
     async def _expire(self) -> None:
-        message = f"Your session hit the maximum duration of {LIFETIME_S // 60} minutes."
+        message = f"Your session hit the maximum duration of {self._server.lifetime_s / 60:g} minutes."
         self._session.refuse(Invalid("session_expired", message))
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):

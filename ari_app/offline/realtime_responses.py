@@ -19,6 +19,8 @@ from ari_app.offline.realtime_response import Response
 
 MAX_RUNNING = 9
 """The default response and eight out of band."""
+DELTA_WORDS = 8
+"""Of a response in text."""
 SAY = "Say exactly:"
 READ = "word for word"
 
@@ -163,8 +165,9 @@ class Responses:
             voice = output["voice"] if isinstance(output["voice"], str) else output["voice"]["id"]
             self._work(Speak(response.id, text, voice, output["speed"], response.format))
             return
-        for word in text.split(" "):
-            self.say(response.id, word + " ", b"")
+        words = text.split(" ")
+        for start in range(0, len(words), DELTA_WORDS):
+            self.say(response.id, " ".join(words[start : start + DELTA_WORDS]) + " ", b"")
         self.finished(response.id)
 
     def _end(self, response: Response, status: str, details: Event | None) -> None:

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 import openai
 import pydantic
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeServerEvent
 
@@ -301,12 +304,42 @@ async def test_texts_are_read_word_for_word_side_by_side(http: aiohttp.ClientSes
 
 async def test_malformed_frames_cost_an_error_only(http: aiohttp.ClientSession) -> None:
     async with connected(http) as peer:
-        for frame in ("", "{", "5", "[]", '"x"', "{}", "[" * 100_000, '{"type": NaN}'):
+        for frame in ("", "{", "5", "[]", '"x"', "{}", "[" * 100_000, '{"type": NaN}', "1" * 9999):
             await peer.socket.send_str(frame)
             assert (await peer.next())["type"] == "error", frame[:20]
         await peer.socket.send_bytes(b"\x00\x01")
         assert (await peer.next())["type"] == "error"
         await peer.configure()
+
+
+async def test_an_event_nested_deeply_leaves_the_session_alive(http: aiohttp.ClientSession) -> None:
+    async with connected(http) as peer:
+        for depth in (100, 330, 900):
+            tool = '{"type":"function","parameters":' + '{"a":' * depth + "1" + "}" * depth + "}"
+            await peer.socket.send_str(
+                '{"type":"session.update","session":{"type":"realtime","tools":[' + tool + "]}}"
+            )
+            message = await peer.socket.receive(timeout=5)
+            assert message.type is aiohttp.WSMsgType.TEXT
+        await peer.configure(tools=[])
+
+
+async def test_a_session_that_is_too_old_is_ended(http: aiohttp.ClientSession) -> None:
+    model = whisper.Whisper(whisper.model_folder(server.cache_folder()), parallel=1)
+    with ThreadPoolExecutor(1) as pool:
+        young = realtime.RealtimeServer(model, pool, pool, ["en"], lifetime_s=0.3)
+        application = web.Application()
+        application.router.add_get("/realtime", young.serve)
+        async with (
+            TestServer(application) as test_server,
+            http.ws_connect(test_server.make_url("/realtime")) as socket,
+        ):
+            created = await socket.receive_json(timeout=5)
+            assert created["session"]["expires_at"] <= time.time() + 1
+            expired = await socket.receive_json(timeout=5)
+            assert expired["error"]["code"] == "session_expired"
+            await socket.receive(timeout=5)
+            assert socket.close_code == realtime.GOING_AWAY
 
 
 async def test_the_beta_is_refused(http: aiohttp.ClientSession) -> None:

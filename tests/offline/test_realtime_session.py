@@ -778,6 +778,7 @@ def test_responses_out_of_band_run_beside_it_and_leave_no_item() -> None:
             },
             QUESTION,
         ),
+        ({"conversation": "none", "instructions": f"{FACTS} word for word", "input": [ITEM, ITEM]}, SATURDAY),
         ({"conversation": "none", "input": [ITEM]}, SATURDAY),
         ({"conversation": "none", "input": [{"type": "item_reference", "id": "known"}]}, "sixty"),
         ({"instructions": "Facts: A basic service costs ninety euros."}, "ninety"),
@@ -852,6 +853,26 @@ def test_a_silent_caller_is_spoken_to_when_the_answer_was_played_and_the_timeout
     assert bench.last("input_audio_buffer.committed")["item_id"] == silence["item_id"]
     assert bench.last("response.created")
     assert "did not catch" in bench.speak().text
+
+
+def test_after_a_noise_the_caller_is_waited_for_again() -> None:
+    bench = Bench(SERVER_VAD | {"idle_timeout_ms": 5000})
+    bench.turn()
+    bench.answer()
+    bench.turn("")
+    bench.hear(("silence", 4980))
+    assert not bench.all("input_audio_buffer.timeout_triggered")
+    bench.hear(("silence", 20))
+    assert bench.all("input_audio_buffer.timeout_triggered")
+
+
+def test_the_caller_is_not_waited_for_while_the_client_owes_the_answer() -> None:
+    bench = Bench(SERVER_VAD | {"idle_timeout_ms": 5000, "create_response": False})
+    bench.do("response.create")
+    bench.answer()
+    bench.turn()
+    bench.hear(("silence", 9000))
+    assert not bench.all("input_audio_buffer.timeout_triggered")
 
 
 def test_a_caller_who_speaks_is_not_timed_out() -> None:
