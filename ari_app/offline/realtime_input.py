@@ -117,6 +117,7 @@ class InputBuffer:
     def clear(self) -> None:
         """Forget the audio; the clock goes on."""
         self._uncommitted.clear()
+        self._use_wanted()
         self._tracker = _tracker(self._used)
 
     def _push_frame(self, frame: bytes) -> SpeechStarted | SpeechStopped | None:

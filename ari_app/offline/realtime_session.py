@@ -167,8 +167,8 @@ class RealtimeSession:
                 item = self._conversation.find(values["item_id"])
                 self._send({"type": "conversation.item.retrieved", "item": item.wire})
             case "response.create":
-                self._responses.create(response_settings(self._session, values.get("response")))
-                self._owed = False
+                response = self._responses.create(response_settings(self._session, values.get("response")))
+                self._owed = self._owed and response.conversation_id is None
             case "response.cancel":
                 self._responses.cancel(self._responses.wanted(values.get("response_id")), "client_cancelled")
 
@@ -232,6 +232,9 @@ class RealtimeSession:
 
     def _go_on(self) -> None:
         """Begin what waited for the caller's words, if all are known now, and answer."""
+        waiting = self._responses.default
+        if waiting and not waiting.begun:
+            self._owed = False  # the client asked for the answer before we could
         self._responses.advance()
         speaks = self._input.speaking and self._switch("interrupt_response")
         if self._owed and not speaks and not self._conversation.pending:

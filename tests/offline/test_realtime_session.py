@@ -486,6 +486,27 @@ def test_a_response_waits_until_all_turns_are_understood() -> None:
     assert len(bench.all("response.created")) == 1
 
 
+def test_a_response_the_client_asked_for_meanwhile_is_the_answer() -> None:
+    bench = Bench()
+    item_id = bench.turn(None)
+    bench.do("response.create")
+    bench.session.understood(item_id, QUESTION, "en")
+    assert bench.speak().text == SATURDAY
+    bench.answer()
+    assert not bench.all("error")
+    assert len(bench.all("response.created")) == 1
+
+
+def test_a_response_out_of_band_is_not_the_answer() -> None:
+    bench = Bench()
+    bench.turn()
+    bench.hear(("speech", 400))  # cuts the answer before its first sound
+    bench.do("response.create", response={"conversation": "none", "instructions": "Say exactly: Note."})
+    bench.hear(("silence", 600))
+    bench.session.understood(bench.last("input_audio_buffer.committed")["item_id"], "", "en")
+    assert bench.speak().text == SATURDAY
+
+
 def test_without_turn_detection_the_client_commits() -> None:
     bench = Bench(None)
     bench.hear(("silence", 400), ("speech", 1000), ("silence", 2000))
