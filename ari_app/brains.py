@@ -17,6 +17,7 @@ from ari_app.dialog.echo import Echo
 from ari_app.dialog.pipeline import Pipeline, PipelineSettings
 from ari_app.dialog.ports import Brain, TextToSpeech
 from ari_app.errors import EngineError
+from ari_app.models import RETIREMENTS
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings
 from ari_app.openai_api.realtime import RealtimeBrain
@@ -26,7 +27,7 @@ from ari_app.openai_api.realtime_session import RealtimeClient
 from ari_app.openai_api.realtime_tts import RealtimeTextToSpeech
 from ari_app.openai_api.stt import OpenAiSpeechToText
 from ari_app.openai_api.tts import OpenAiTextToSpeech
-from ari_app.settings import DEFAULT_SYSTEM_MESSAGE, RETIREMENTS
+from ari_app.settings import DEFAULT_SYSTEM_MESSAGE
 
 logger = logging.getLogger(__name__)
 

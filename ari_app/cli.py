@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ari_app import __version__, logs
 from ari_app.ari.outcome import Outcome
 from ari_app.call import Progress
-from ari_app.config import Config, load, require_ari, require_keys
+from ari_app.config import Config, load, require_ari, require_keys, secret_paths, unknown_names
 from ari_app.dialog import ports
 from ari_app.errors import AriAppError, AriError, ConfigError
 from ari_app.parsers import parse_dotenv
@@ -105,21 +106,32 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             group.add_argument(setting.flag, dest=setting.env, metavar="VALUE", help=meaning + default)
 
 
-def load_config(arguments: argparse.Namespace) -> Config:
-    """Combine flags, environment and `.env` of the working directory.
+def load_config(arguments: argparse.Namespace) -> tuple[Config, list[str]]:
+    """Combine flags, environment, `.env` of the working directory and files of secrets.
+
+    Returns:
+        The configuration, and a sentence for each name in `.env` that is none of ours.
 
     Raises:
         ConfigError: a file that can't be read or a faulty setting.
     """
     path = Path(".env")
-    dotenv: dict[str, str | None] = {}
-    if path.exists():
-        try:
-            dotenv = parse_dotenv(path, path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} can't be read: {error}.") from None
+    dotenv = parse_dotenv(path, _read(path, path.name)) if path.exists() else {}
     flags = {s.env: getattr(arguments, s.env) for s in SETTINGS if s.flag}
-    return load(flags, os.environ, dotenv)
+    secrets = {
+        name: _read(Path(file), f"{name}_FILE={file}").partition("\n")[0].rstrip("\r")
+        for name, file in secret_paths(os.environ, dotenv).items()
+    }
+    return load(flags, os.environ, dotenv, secrets), unknown_names(dotenv)
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{what} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{what} can't be read: it is not text in UTF-8.") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,7 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: Exception, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    line = logs.json_line(logging.ERROR, str(error)) if logs.is_json() else f"error: {error}"
+    print(line, file=sys.stderr)
     return code
 
 
@@ -147,12 +160,13 @@ def _run(command: Coroutine[Any, Any, int]) -> int:
 
 
 def _config_for_calls(arguments: argparse.Namespace, *, quiet: bool = False) -> Config:
-    config = load_config(arguments)
+    config, unknown = load_config(arguments)
     require_ari(config)
     require_keys(config)
-    logs.configure(debug=config.debug, quiet=quiet)
-    for warning in config.warnings():
-        print(f"warning: {warning}", file=sys.stderr)
+    logs.configure(debug=config.debug, quiet=quiet, log_format=config.log_format)
+    for warning in [*unknown, *config.warnings()]:
+        line = logs.json_line(logging.WARNING, warning) if logs.is_json() else f"warning: {warning}"
+        print(line, file=sys.stderr)
     return config
 
 
@@ -181,7 +195,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     def ready() -> None:
         nonlocal is_ready
         is_ready = True
-        print(f"ready: calls to Stasis({config.ari_app}) are answered", flush=True)
+        line = f"ready: calls to Stasis({config.ari_app}) are answered"
+        print(logs.json_line(logging.INFO, line) if logs.is_json() else line, flush=True)
 
     try:
         await App(config, command="serve").serve(ready=ready, stop=stop)
@@ -307,7 +322,11 @@ def _await_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) ->
 async def _offline(arguments: argparse.Namespace) -> int:
     from ari_app.offline import server
 
-    logs.configure(debug=False)
+    # Its lines mix with those of the command that started it.
+    log_format: Literal["auto", "text", "json"] = "auto"
+    if os.environ.get("LOG_FORMAT") in ("text", "json"):
+        log_format = "json" if os.environ["LOG_FORMAT"] == "json" else "text"
+    logs.configure(debug=False, log_format=log_format)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

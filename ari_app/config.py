@@ -6,21 +6,21 @@ The settings themselves stand in `settings.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ari_app.errors import ConfigError
-from ari_app.settings import (
+from ari_app.models import (
     ANY_SPEECH_MODEL,
     PRICES,
     REALTIME_VOICE_MODEL,
     RETIREMENTS,
-    SETTINGS,
     SPEECH_ENDPOINT_MODELS,
-    Setting,
 )
+from ari_app.settings import OTHER_NAMES, SETTINGS, Setting
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -50,6 +50,14 @@ class Config:
     max_calls: int
     dial_endpoint: str
     caller_id: str
+    country_code: str
+    national_prefix: str
+    dial_allow: tuple[str, ...]
+    dial_deny: tuple[str, ...]
+    dial_extension_digits: int
+    dial_per_minute: int
+    dial_concurrent: int
+    dial_daily_minutes: int
     ring_timeout: int
     max_call_seconds: int
     mode: str
@@ -60,6 +68,7 @@ class Config:
     language: str
     apology: str
     hold: str
+    goodbye: str
     openai_api_key: str = field(repr=False)
     openai_base_url: str
     openai_stt_base_url: str
@@ -94,6 +103,10 @@ class Config:
     save_recordings: bool
     recordings_dir: str
     debug: bool
+    log_format: Literal["auto", "text", "json"]
+    health_port: int
+    health_host: str
+    drain_seconds: int
 
     @property
     def needs_offline_backend(self) -> bool:
@@ -154,10 +167,18 @@ class Config:
         return lines
 
 
-def load(flags: Mapping[str, str | None], env: Mapping[str, str], dotenv: Mapping[str, str | None]) -> Config:
+def load(
+    flags: Mapping[str, str | None],
+    env: Mapping[str, str],
+    dotenv: Mapping[str, str | None],
+    files: Mapping[str, str] | None = None,
+) -> Config:
     """Build the configuration from flags (by environment name), the environment and `.env`.
 
     An empty value in the environment or in `.env` counts as not set, as compose files pass unset variables.
+
+    Args:
+        files: secrets by setting, read from the files that `secret_paths` names.
 
     Raises:
         ConfigError: one sentence per faulty setting.
@@ -166,6 +187,10 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], dotenv: Mappin
     faults = []
     for setting in SETTINGS:
         raw, source = _lookup(setting, flags, env, dotenv)
+        if files and setting.env in files:
+            if raw:
+                faults.append(f"{setting.env} and {setting.env}_FILE are both set: leave one of them empty.")
+            raw, source = files[setting.env], f"from {setting.env}_FILE"
         try:
             if any(ch in raw for ch in "\r\0") or ("\n" in raw and setting.env != "SYSTEM_MESSAGE"):
                 raise ValueError("must be one line")
@@ -196,6 +221,27 @@ def _lookup(
     return setting.default, "default"
 
 
+def secret_paths(env: Mapping[str, str], dotenv: Mapping[str, str | None]) -> dict[str, str]:
+    """Paths of files that hold a secret, by setting: any secret NAME may be given as NAME_FILE instead."""
+    names = [setting.env for setting in SETTINGS if setting.secret]
+    paths = {name: env.get(f"{name}_FILE") or dotenv.get(f"{name}_FILE") or "" for name in names}
+    return {name: path for name, path in paths.items() if path}
+
+
+def unknown_names(dotenv: Iterable[str]) -> list[str]:
+    """A sentence for each name in `.env` that nobody reads, with the nearest one that somebody does."""
+    secrets = {f"{setting.env}_FILE" for setting in SETTINGS if setting.secret}
+    known = {setting.env for setting in SETTINGS} | secrets | OTHER_NAMES
+    lines = []
+    for name in dotenv:
+        if name in known or name.startswith(("COMPOSE_", "DOCKER_")):
+            continue
+        nearest = difflib.get_close_matches(name.upper(), sorted(known), n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "delete the line, or see docs/configuration.md."
+        lines.append(f"{name} in .env is no setting: {hint}")
+    return lines
+
+
 def require_ari(config: Config) -> None:
     """Check what `serve` and `dial` can't do without.
 
@@ -205,7 +251,8 @@ def require_ari(config: Config) -> None:
     if not config.ari_password:
         raise ConfigError(
             "ARI_PASSWORD is not set: put the password of the ARI user "
-            f"'{config.ari_username}' (ari.conf of your Asterisk) into the environment or .env."
+            f"'{config.ari_username}' (ari.conf of your Asterisk) into the environment or .env, "
+            "or the path of a file that holds it into ARI_PASSWORD_FILE."
         )
 
 

@@ -2,6 +2,7 @@
 
     AriAppError
     ├── ConfigError           a setting is missing or wrong; names the setting and the remedy
+    ├── LimitReached          one outbound call more than a limit allows; names the setting
     ├── SetupError            something the machine must have is not there (Asterisk, a package, a port)
     ├── AriError              Asterisk's REST interface or event websocket
     │   ├── AriUnreachable    nobody answers at the URL, or Asterisk is still starting
@@ -27,6 +28,10 @@ class AriAppError(Exception):
 
 class ConfigError(AriAppError):
     """A setting is missing or wrong; the text names the setting and the remedy."""
+
+
+class LimitReached(AriAppError):
+    """An outbound call more than a limit allows; the text names the setting."""
 
 
 class SetupError(AriAppError):

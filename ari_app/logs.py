@@ -6,9 +6,12 @@ of a call carries its id without passing a logger around.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Literal
 
 current_call: ContextVar[str] = ContextVar("current_call", default="-")
 
@@ -19,25 +22,58 @@ class _CallFilter(logging.Filter):
         return True
 
 
-def configure(*, debug: bool, quiet: bool = False) -> None:
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time (ISO 8601, UTC, ms), level, logger, call, message, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        call = getattr(record, "call", "-")
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "call": None if call == "-" else call,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+_TEXT = logging.Formatter(
+    "%(asctime)s.%(msecs)03d %(levelname)-7s [%(call)s] %(name)s: %(message)s", "%H:%M:%S"
+)
+
+
+def configure(
+    *, debug: bool, quiet: bool = False, log_format: Literal["auto", "text", "json"] = "auto"
+) -> None:
     """Send log lines to standard error; the libraries' chatter stays at warning level.
 
     Args:
         debug: everything.
         quiet: errors only, for a command that tells its user by itself what happens.
+        log_format: `auto` is text on a terminal and for a `quiet` command, JSON otherwise.
     """
+    as_json = log_format == "json" or (log_format == "auto" and not quiet and not sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_CallFilter())
-    handler.setFormatter(
-        logging.Formatter(
-            "%(asctime)s.%(msecs)03d %(levelname)-7s [%(call)s] %(name)s: %(message)s", "%H:%M:%S"
-        )
-    )
+    handler.setFormatter(JsonFormatter() if as_json else _TEXT)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     usual = logging.ERROR if quiet else logging.INFO
     logging.getLogger("ari_app").setLevel(logging.DEBUG if debug else usual)
+
+
+def is_json() -> bool:
+    """True when `configure` has chosen JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+def json_line(level: int, message: str) -> str:
+    """What a command says by itself, in the form of the log lines around it."""
+    record = logging.LogRecord("ari_app", level, "", 0, message, None, None)
+    return JsonFormatter().format(record)
 
 
 def mask_number(number: str) -> str:

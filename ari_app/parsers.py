@@ -124,6 +124,35 @@ def address(value: str) -> str:
     return value
 
 
+def any_address(value: str) -> str:
+    """An IP address to listen on, also that of all interfaces."""
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError("must be an IP address") from None
+    return value
+
+
+def digits(at_most: int, what: str) -> Parser:
+    """A few digits, or nothing; `what` is for the complaint."""
+
+    def parse(value: str) -> str:
+        if not re.fullmatch(rf"[0-9]{{0,{at_most}}}", value):
+            raise ValueError(f"must be {what}")
+        return value
+
+    return parse
+
+
+def dial_entries(value: str) -> tuple[str, ...]:
+    """Numbers and beginnings of numbers with commas between them, or nothing."""
+    entries = tuple(entry.strip() for entry in value.split(",") if entry.strip())
+    for entry in entries:
+        if not re.fullmatch(r"\+[0-9]{1,15}|[0-9*#]{1,32}", entry):
+            raise ValueError(f"must be beginnings of numbers such as +44,+4930, which '{entry}' is not")
+    return entries
+
+
 def language(value: str) -> str:
     """An ISO 639-1 code, or nothing."""
     if not re.fullmatch(r"([a-z]{2,3})?", value):

@@ -1,79 +1,17 @@
-"""The table of settings, and what is known about models: names, last days, prices. Core, data only.
-
-This is the only file that knows model names, because OpenAI retires them on published dates.
-"""
+"""The table of settings. Core, data only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ari_app import parsers
+from ari_app.models import ANY_SPEECH_MODEL, REALTIME_VOICE_MODEL
 
 DEFAULT_SYSTEM_MESSAGE = (
     "You are a helpful assistant on a phone call. The caller may speak English or Spanish: "
     "detect the language first and always answer in it. "
     "Keep answers short and easy to understand over the phone."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Retirement:
-    """A model that OpenAI shuts down: the day it stops and what takes its place."""
-
-    date: str
-    successor: str
-
-
-# https://developers.openai.com/api/docs/deprecations, as read in November 2026.
-RETIREMENTS: Mapping[str, Retirement] = {
-    "gpt-4o": Retirement("2027-01-14", "gpt-6-luna"),
-    "gpt-4o-mini": Retirement("2027-01-14", "gpt-6-luna"),
-    "gpt-4.1": Retirement("2027-01-14", "gpt-6-luna"),
-    "gpt-4.1-mini": Retirement("2027-01-14", "gpt-6-luna"),
-    "gpt-5": Retirement("2026-12-11", "gpt-6-luna"),
-    "gpt-5-mini": Retirement("2026-12-11", "gpt-6-luna"),
-    "gpt-5-nano": Retirement("2026-12-11", "gpt-6-luna"),
-    "whisper-1": Retirement("2027-02-26", "gpt-transcribe"),
-    "gpt-4o-transcribe": Retirement("2027-02-26", "gpt-transcribe"),
-    "gpt-4o-mini-transcribe": Retirement("2027-02-26", "gpt-transcribe"),
-    "tts-1": Retirement("2027-01-06", "gpt-realtime-2.1-mini"),
-    "tts-1-hd": Retirement("2027-01-06", "gpt-realtime-2.1-mini"),
-    "gpt-4o-mini-tts": Retirement("2027-01-06", "gpt-realtime-2.1-mini"),
-    "gpt-realtime": Retirement("2027-01-20", "gpt-realtime-2.1"),
-    "gpt-realtime-2025-08-28": Retirement("2027-01-20", "gpt-realtime-2.1"),
-    "gpt-realtime-mini": Retirement("2027-01-20", "gpt-realtime-2.1-mini"),
-    "gpt-4o-realtime-preview": Retirement("2026-05-07", "gpt-realtime-2.1"),
-    "gpt-4o-mini-realtime-preview": Retirement("2026-05-07", "gpt-realtime-2.1-mini"),
-}
-SPEECH_ENDPOINT_MODELS = frozenset(("tts-1", "tts-1-hd", "gpt-4o-mini-tts"))
-REALTIME_VOICE_MODEL = "gpt-realtime-2.1-mini"
-ANY_SPEECH_MODEL = "tts-1"
-"""The name that compatible servers take for whatever voice they have."""
-
-# US dollars per million tokens, https://developers.openai.com/api/docs/pricing as read in November 2026. No
-# price for cached text is known; it is counted in full, so a sum is never too low.
-PRICES: Mapping[str, Mapping[str, float]] = {
-    "gpt-realtime-2.1": {
-        "text_in": 4.0,
-        "text_in_cached": 4.0,
-        "text_out": 24.0,
-        "audio_in": 32.0,
-        "audio_in_cached": 0.4,
-        "audio_out": 64.0,
-    },
-    "gpt-realtime-2.1-mini": {
-        "text_in": 0.6,
-        "text_in_cached": 0.6,
-        "text_out": 2.4,
-        "audio_in": 10.0,
-        "audio_in_cached": 0.3,
-        "audio_out": 20.0,
-    },
-}
-
-
-# --- the settings ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +76,44 @@ SETTINGS: tuple[Setting, ...] = (
         'Caller id of outbound calls, e.g. "Office" <+15551234567>',
         parsers.text,
         "--caller-id",
+    ),
+    Setting(
+        "COUNTRY_CODE",
+        "",
+        "Your own country's code, e.g. 44: its numbers may be called, premium ones excepted",
+        parsers.digits(3, "a country code of 1 to 3 digits, such as 44"),
+    ),
+    Setting(
+        "NATIONAL_PREFIX",
+        "",
+        "What national numbers begin with in your country, e.g. 0, or 1 in North America; empty: write them with +",
+        parsers.digits(2, "one or two digits, such as 0"),
+    ),
+    Setting(
+        "DIAL_ALLOW",
+        "",
+        "What else may be called, by commas: beginnings such as +44,+4930, and whole numbers as dialled",
+        parsers.dial_entries,
+    ),
+    Setting(
+        "DIAL_DENY",
+        "",
+        "What may not be called, by commas: beginnings such as +4487, or as dialled; the longer entry wins",
+        parsers.dial_entries,
+    ),
+    Setting(
+        "DIAL_EXTENSION_DIGITS",
+        "4",
+        "Numbers of at most so many digits are your own extensions and may be called; 0: none",
+        parsers.number(0, 6, "digits"),
+    ),
+    Setting("DIAL_PER_MINUTE", "6", "Outbound calls begun per minute", parsers.number(1, 600, "calls")),
+    Setting("DIAL_CONCURRENT", "2", "Outbound calls at the same time", parsers.number(1, 1000, "calls")),
+    Setting(
+        "DIAL_DAILY_MINUTES",
+        "120",
+        "Minutes of outbound calls within 24 hours, all `dial` commands of this state directory together",
+        parsers.number(1, 1_000_000, "minutes"),
     ),
     Setting(
         "RING_TIMEOUT",
@@ -205,6 +181,11 @@ SETTINGS: tuple[Setting, ...] = (
         "Sentence played when an answer takes long; empty: silence",
         parsers.text,
         "--hold",
+    ),
+    Setting(
+        "GOODBYE",
+        "I am sorry, I have to hang up now. Goodbye.",
+        "What callers hear who are still there when the server stops; made at start",
     ),
     # Engines
     Setting(
@@ -359,4 +340,38 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("RECORDINGS_DIR", "recordings", "Where they go", parsers.text, "--recordings-dir"),
     Setting("DEBUG", "no", "Verbose log; shows numbers and words", parsers.switch, "--debug"),
+    # Operation
+    Setting(
+        "LOG_FORMAT",
+        "auto",
+        "Log lines as text or json; auto: text on a terminal and for `dial`, else one JSON object per line",
+        parsers.one_of("auto", "text", "json"),
+    ),
+    Setting(
+        "HEALTH_PORT",
+        "0",
+        "TCP port of `serve` for GET /live and /ready; 0: none",
+        parsers.number(0, 65535, "port"),
+    ),
+    Setting("HEALTH_HOST", "127.0.0.1", "Address it listens on", parsers.any_address),
+    Setting(
+        "DRAIN_SECONDS",
+        "30",
+        "When `serve` is told to stop, callers may finish for so long before they hear GOODBYE",
+        parsers.number(0, 3600, "s"),
+    ),
 )
+
+OTHER_NAMES: frozenset[str] = frozenset(
+    (
+        # Asterisk's side, read by asterisk-config/render.py
+        *("SIP_DOMAIN", "SIP_USERNAME", "SIP_PASSWORD", "SIP_AUTH_USERNAME", "SIP_TRANSPORT", "SIP_PORT"),
+        *("SIP_PROXY", "SIP_REG_TIMEOUT", "STUN_SERVER", "SIP_REGISTER", "SIP_PEERS", "SIP_SRTP"),
+        *("SIP_CODECS", "SIP_CALLER_ID", "SIP_LISTEN_PORT", "SIP_ACCOUNTS", "SIP_RTP_PORTS"),
+        *("EXTERNAL_ADDRESS", "LOCAL_NETS", "BOT_EXTENSION", "FALLBACK_EXTENSION"),
+        # the system's
+        *("PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_STATE_HOME"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    )
+)
+"""What a `.env` may hold beside our settings. Names that begin with COMPOSE_ or DOCKER_ belong to Docker."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
@@ -77,6 +78,38 @@ def test_a_malformed_env_file_is_named_with_its_line(tmp_path: Path) -> None:
     result = run("serve", folder=tmp_path)
     assert ".env line 2" in complaint(result)
     assert result.returncode == 2
+
+
+def test_a_secret_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    result = run("serve", folder=tmp_path, env={"ARI_PASSWORD_FILE": "nowhere/ari"})
+    assert "ARI_PASSWORD_FILE=nowhere/ari can't be read" in complaint(result)
+    assert result.returncode == 2
+
+
+def test_a_secret_comes_from_the_first_line_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "ari").write_text("s3cret\nnote\n")
+    env = {**UNREACHABLE, "ARI_PASSWORD": "", "ARI_PASSWORD_FILE": "ari"}
+    result = run("dial", "100", folder=tmp_path, env=env)
+    assert "127.0.0.1:9" in complaint(result), "the password was taken, Asterisk is not there"
+    assert result.returncode == 3
+
+
+def test_a_misspelt_setting_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ARI_PASSWRD=hidden\n")
+    result = run("dial", "100", folder=tmp_path, env=UNREACHABLE)
+    assert result.stderr.splitlines()[0] == (
+        "warning: ARI_PASSWRD in .env is no setting: did you mean ARI_PASSWORD?"
+    )
+    assert "hidden" not in result.stderr
+
+
+def test_a_server_in_a_container_says_everything_in_json(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("XYZ=1\n")
+    result = run("serve", folder=tmp_path, env={**UNREACHABLE, "RTP_HOST": "192.0.2.1"})
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    assert [line["level"] for line in lines] == ["WARNING", "ERROR"]
+    assert "RTP_HOST" in lines[1]["message"]
+    assert result.returncode == 1
 
 
 def test_the_demo_checks_where_its_report_goes_before_it_begins(tmp_path: Path) -> None:

@@ -11,11 +11,14 @@ from ari_app.config import (
     load,
     require_ari,
     require_keys,
+    secret_paths,
     settings_table,
+    unknown_names,
 )
 from ari_app.errors import ConfigError
+from ari_app.models import RETIREMENTS
 from ari_app.parsers import parse_dotenv
-from ari_app.settings import RETIREMENTS, SETTINGS
+from ari_app.settings import SETTINGS
 
 OFFLINE = "http://127.0.0.1:9/v1"
 
@@ -78,6 +81,49 @@ def test_a_bad_value_names_the_setting_and_the_remedy(name: str, value: str, rem
         config(**{name: value})
     assert name in str(caught.value)
     assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("DIAL_ALLOW", "+44, office", "beginnings of numbers such as +44,+4930, which 'office' is not"),
+        ("DIAL_DENY", "+", "beginnings of numbers"),
+        ("COUNTRY_CODE", "+44", "country code of 1 to 3 digits"),
+        ("HEALTH_HOST", "localhost", "IP address"),
+        ("LOG_FORMAT", "xml", "one of auto, text, json"),
+    ],
+)
+def test_a_bad_value_for_operation_names_the_setting_and_the_remedy(
+    name: str, value: str, remedy: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(**{name: value})
+    assert name in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+def test_a_secret_may_stand_in_a_file() -> None:
+    env, dotenv = {"ARI_PASSWORD_FILE": "/run/a"}, {"OPENAI_API_KEY_FILE": "b", "ARI_APP_FILE": "c"}
+    assert secret_paths(env, dotenv) == {"ARI_PASSWORD": "/run/a", "OPENAI_API_KEY": "b"}
+    assert secret_paths({"ARI_PASSWORD_FILE": ""}, {}) == {}
+    loaded = load({}, env, dotenv, {"ARI_PASSWORD": "word", "OPENAI_API_KEY": "sk-1"})
+    assert (loaded.ari_password, loaded.openai_api_key) == ("word", "sk-1")
+    assert "sk-1" not in repr(loaded)
+
+
+def test_a_secret_and_its_file_at_once_are_a_fault() -> None:
+    with pytest.raises(ConfigError, match="ARI_PASSWORD and ARI_PASSWORD_FILE are both set") as caught:
+        load({}, {}, {"ARI_PASSWORD": "old"}, {"ARI_PASSWORD": "new"})
+    assert "old" not in str(caught.value) and "new" not in str(caught.value)
+
+
+def test_an_unknown_name_in_the_env_file_is_named_with_the_nearest_known_one() -> None:
+    (typo, far) = unknown_names(["ARI_PASSWRD", "ARI_URL", "XYZZY", "OPENAI_API_KEY_FILE", "SIP_DOMAIN"])
+    assert typo == "ARI_PASSWRD in .env is no setting: did you mean ARI_PASSWORD?"
+    assert far.startswith("XYZZY in .env is no setting")
+    assert unknown_names(["COMPOSE_PROFILES", "TZ", "openai_model"]) == [
+        "openai_model in .env is no setting: did you mean OPENAI_MODEL?"
+    ]
 
 
 def test_all_faults_are_reported_at_once() -> None:

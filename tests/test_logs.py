@@ -1,10 +1,23 @@
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import pytest
 
-from ari_app.logs import configure, current_call, mask_number
+from ari_app.logs import configure, current_call, is_json, mask_number
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+    logging.getLogger("ari_app").setLevel(logging.NOTSET)
 
 
 def test_numbers_are_masked_but_for_three_digits() -> None:
@@ -13,21 +26,48 @@ def test_numbers_are_masked_but_for_three_digits() -> None:
     assert mask_number("") == ""
 
 
-def test_each_line_carries_the_call(capsys: pytest.CaptureFixture[str]) -> None:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    try:
-        configure(debug=False)
-        token = current_call.set("abc123")
-        logging.getLogger("ari_app.x").info("hello")
-        logging.getLogger("ari_app.x").debug("hidden")
-        current_call.reset(token)
-        logging.getLogger("ari_app.x").info("later")
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
-        logging.getLogger("ari_app").setLevel(logging.NOTSET)
+def test_each_line_carries_the_call(restored: None, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(debug=False, log_format="text")
+    token = current_call.set("abc123")
+    logging.getLogger("ari_app.x").info("hello")
+    logging.getLogger("ari_app.x").debug("hidden")
+    current_call.reset(token)
+    logging.getLogger("ari_app.x").info("later")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "[abc123] ari_app.x: hello" in lines[0]
     assert "[-] ari_app.x: later" in lines[1]
+
+
+def test_json_is_one_object_per_line_whatever_is_said(
+    restored: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(debug=False, log_format="json")
+    token = current_call.set("abc123")
+    logging.getLogger("ari_app.x").info("two\nlines, “quotes” and %s", '"')
+    current_call.reset(token)
+    try:
+        raise ValueError("a\nb")
+    except ValueError:
+        logging.getLogger("ari_app.y").exception("failed")
+    first, second = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    said = first.pop("time")
+    assert len(said) == len("2026-11-23T04:00:00.123+00:00")
+    assert datetime.fromisoformat(said).utcoffset() == timedelta(0)
+    assert first == {
+        "level": "INFO",
+        "logger": "ari_app.x",
+        "call": "abc123",
+        "message": 'two\nlines, “quotes” and "',
+    }
+    assert second["call"] is None
+    assert second["exception"].startswith("Traceback") and "ValueError: a\nb" in second["exception"]
+
+
+def test_auto_is_json_where_nobody_reads_along(restored: None) -> None:
+    configure(debug=False)  # standard error is no terminal in a test
+    assert is_json()
+    configure(debug=False, quiet=True)
+    assert not is_json(), "a command that talks to its user"
+    configure(debug=False, log_format="text")
+    assert not is_json()

@@ -19,6 +19,7 @@ STOP_TIMEOUT_S = 10
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without any setting of ours (such as a real API key), plus `settings`."""
     ours = {setting.env for setting in SETTINGS}
+    ours |= {f"{setting.env}_FILE" for setting in SETTINGS if setting.secret}
     return {name: value for name, value in os.environ.items() if name not in ours} | dict(settings)
 
 
@@ -28,7 +29,8 @@ class ServeProcess:
     def __init__(
         self, settings: Mapping[str, str], *, directory: Path, arguments: tuple[str, ...] = ()
     ) -> None:
-        self._settings = settings
+        # Read by people, and stopped between two steps: a caller who is still there gets a moment.
+        self._settings = {"LOG_FORMAT": "text", "DRAIN_SECONDS": "3", **settings}
         self._directory = directory
         self._arguments = arguments
         self._process: asyncio.subprocess.Process | None = None
