@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,17 +22,21 @@ from ari_app.ari.reconcile import Reconciler
 from ari_app.brains import Brains, build_brains
 from ari_app.call import Call, CallSettings, Dial, Observer
 from ari_app.config import Config
+from ari_app.dialog.farewell import Farewell
 from ari_app.errors import AriError, AriUnreachable, ConfigError
+from ari_app.guard import Rules, is_number, refusal
+from ari_app.health import Health
+from ari_app.ledger import Ledger
 from ari_app.logs import mask_number
 from ari_app.record.recorder import recording_directory
 from ari_app.rtp.endpoint import RtpSender, bind
 
 logger = logging.getLogger(__name__)
 
-RENDER_TIMEOUT_S = 10
 FIRST_CONNECTION_S = 30
-DRAIN_S = 5
-"""On a stop, callers in conversation get this long to finish before they are hung up."""
+BUDGET_CHECK_S = 5.0
+"""Calls in progress may together last so much longer than DIAL_DAILY_MINUTES."""
+STOPPING = "the application is stopping"
 END_TIMEOUT_S = 5
 """For taking all calls down, when Asterisk hardly answers."""
 
@@ -56,6 +59,7 @@ class App:
         self._tag = server_tag(self._app_name, config.ari_url)
         self._calls: dict[str, Call] = {}
         """By call id."""
+        self._farewells: dict[str, Farewell] = {}
         self._callers: dict[str, Call] = {}
         """Inbound calls by the caller's channel id, which Asterisk chose."""
         self._tasks: set[asyncio.Task[object]] = set()
@@ -83,14 +87,24 @@ class App:
         """Call `number`, hold the conversation until either side or `hang_up` ends it, and say how it ended.
 
         Raises:
-            ConfigError: the number is not one.
+            ConfigError: the number is not one, or may not be called.
+            LimitReached: too many calls, or too many minutes.
             AriError: Asterisk is unreachable or refuses us.
         """
-        if not re.fullmatch(r"\+?[0-9*#]{1,32}", number):
+        if not is_number(number):
             raise ConfigError(
                 f"'{number}' is not a number to call: use digits, * and #, with a + in front if needed."
             )
-        async with self._running() as connection:
+        rules = dial_rules(self._config)
+        if (reason := refusal(number, rules)) is not None:
+            raise ConfigError(reason)
+        ledger = Ledger(state_directory(), rules)
+        limit_s = (
+            self._config.ring_timeout + self._config.max_call_seconds + 60
+        )  # Asterisk's own is 60 s later
+        async with AsyncExitStack() as stack:
+            stack.enter_context(ledger.call(secrets.token_hex(8), limit_s))
+            connection = await stack.enter_async_context(self._running())
             await self._first(connection, self._registered())
             if hang_up.is_set():
                 return Ending(Outcome.CANCELLED, "us", "hung up before it was dialed")
@@ -106,12 +120,18 @@ class App:
                 await hang_up.wait()
                 call.hang_up("hung up here")
 
-            obeying = asyncio.create_task(obey(), name="hang-up")
+            async def watch_budget() -> None:
+                while (left_s := ledger.remaining_s()) > 0:  # noqa: ASYNC110 - other processes spend it too
+                    await asyncio.sleep(min(left_s, BUDGET_CHECK_S))
+                call.hang_up(f"the {rules.daily_minutes} minutes of DIAL_DAILY_MINUTES are used up")
+
+            helpers = [asyncio.create_task(helper()) for helper in (obey, watch_budget)]
             try:
                 await self._first(connection, asyncio.shield(task))
                 return await task
             finally:
-                obeying.cancel()
+                for helper in helpers:
+                    helper.cancel()
 
     # --- building and taking down
 
@@ -120,8 +140,10 @@ class App:
         """Everything up; yields the task that keeps the connection to Asterisk."""
         config = self._config
         async with AsyncExitStack() as stack:
+            if self._is_server and config.health_port:
+                await stack.enter_async_context(Health(config.health_host, config.health_port, self._health))
             instance = stack.enter_context(
-                Instance(_state_directory(), self._tag, config.ari_url, self._app_name)
+                Instance(state_directory(), self._tag, config.ari_url, self._app_name)
             )
             bind(config.rtp_host, config.rtp_ports).close()  # a wrong address is found now, not by a caller
             self._brains = await build_brains(config, stack)
@@ -154,7 +176,7 @@ class App:
     async def _end_calls(self) -> None:
         self._draining = True
         for call in self._calls.values():
-            call.hang_up("the application is stopping")
+            call.hang_up(STOPPING)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_TIMEOUT_S):
                 while self._tasks:  # who calls meanwhile is refused, which is a task too
@@ -167,10 +189,30 @@ class App:
         await asyncio.gather(*late, return_exceptions=True)
 
     async def _drain(self) -> None:
+        """Take no new calls, let the present ones finish, then say goodbye to those who are still there."""
         self._draining = True
         if self._tasks:
-            logger.info("stopping: %d calls have %d s to finish", len(self._calls), DRAIN_S)
-            await asyncio.wait(self._tasks, timeout=DRAIN_S)
+            drain_s = self._config.drain_seconds
+            logger.info("stopping: %d calls have %d s to finish", len(self._calls), drain_s)
+            await asyncio.wait(self._tasks, timeout=drain_s)
+        goodbyes = [self._say_goodbye(call) for call in self._calls.values()]
+        for fault in await asyncio.gather(*goodbyes, return_exceptions=True):
+            if isinstance(fault, Exception):  # one call's fault must not cost the others their goodbye
+                logger.error("a goodbye failed", exc_info=fault)
+
+    async def _say_goodbye(self, call: Call) -> None:
+        await self._farewells[call.call_id].say_goodbye()
+        call.hang_up(STOPPING)
+
+    def _health(self) -> Mapping[str, object]:
+        registered = hasattr(self, "_client") and self._client.registered.is_set()
+        return {
+            "ready": registered and not self._draining,
+            "registered": registered,
+            "draining": self._draining,
+            "calls": len(self._calls),
+            "max_calls": self._config.max_calls,
+        }
 
     async def _first(self, connection: asyncio.Task[None], wanted: Awaitable[object]) -> None:
         """Wait for `wanted`; if the connection to Asterisk ends for good before, raise why."""
@@ -195,11 +237,12 @@ class App:
     ) -> Call:
         config = self._config
         record = self._recording_directory if config.save_recordings else None
+        farewell = Farewell(self._brains.make(), self._brains.goodbye_pcm)
         call = Call(
             secrets.token_hex(CALL_LENGTH // 2),
             ari=self._client.rest,
             sender=self._sender,
-            brain=self._brains.make(),
+            brain=farewell,
             settings=CallSettings(
                 tag=self._tag,
                 rtp_host=config.rtp_host,
@@ -213,6 +256,7 @@ class App:
             observers=observers,
         )
         self._calls[call.call_id] = call
+        self._farewells[call.call_id] = farewell
         self._own(asyncio.create_task(self._warm_engines(), name=f"warm-{call.call_id}"))
         if caller_channel_id is not None:
             self._callers[caller_channel_id] = call
@@ -223,7 +267,7 @@ class App:
         self._own(task)
 
         def forget(_: object) -> None:
-            del self._calls[call.call_id]
+            del self._calls[call.call_id], self._farewells[call.call_id]
             if self._callers.get(call.far_id) is call:
                 del self._callers[call.far_id]
 
@@ -303,7 +347,21 @@ class App:
             logger.warning("%s", error)
 
 
-def _state_directory() -> Path:
+def dial_rules(config: Config) -> Rules:
+    """The settings of outbound calls."""
+    return Rules(
+        allow=config.dial_allow,
+        deny=config.dial_deny,
+        country_code=config.country_code,
+        national_prefix=config.national_prefix,
+        extension_digits=config.dial_extension_digits,
+        per_minute=config.dial_per_minute,
+        concurrent=config.dial_concurrent,
+        daily_minutes=config.dial_daily_minutes,
+    )
+
+
+def state_directory() -> Path:
     """Where instances leave their lock files: ${XDG_STATE_HOME:-~/.local/state}/ari_app."""
     root = os.environ.get("XDG_STATE_HOME", "")
     return (Path(root) if root else Path.home() / ".local" / "state") / "ari_app"

@@ -41,6 +41,8 @@ class Brains:
     make: Callable[[], Brain]
     warm: tuple[Callable[[], Awaitable[None]], ...] = ()
     """Open the connections that the next call will use."""
+    goodbye_pcm: bytes = b""
+    """What a caller hears who is still there when the application stops; 8 kHz."""
 
 
 async def build_brains(config: Config, stack: AsyncExitStack) -> Brains:
@@ -84,7 +86,8 @@ async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: Async
         apology_pcm=await _render(tts, config.apology),
         hold_pcm=await _render(tts, config.hold),
     )
-    return Brains(lambda: Pipeline(stt, chat, tts, settings), (stt.warm, chat.warm, tts.warm))
+    goodbye_pcm = await _render(tts, config.goodbye)
+    return Brains(lambda: Pipeline(stt, chat, tts, settings), (stt.warm, chat.warm, tts.warm), goodbye_pcm)
 
 
 def _settings(stage: Stage) -> StageSettings:
@@ -116,10 +119,11 @@ async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -
             apology_pcm=await _render(voice, config.apology),
             hold_pcm=await _render(voice, config.hold),
         )
+        goodbye_pcm = await _render(voice, config.goodbye)
     finally:
         await voice.close()
     prices = config.rt_prices
-    return Brains(lambda: RealtimeBrain(client, manners, prices))
+    return Brains(lambda: RealtimeBrain(client, manners, prices), goodbye_pcm=goodbye_pcm)
 
 
 def _realtime_settings(config: Config, model: str) -> RealtimeSettings:

@@ -19,7 +19,7 @@ from ari_app.ari.outcome import Outcome
 from ari_app.call import Progress
 from ari_app.config import Config, load, require_ari, require_keys, secret_paths, unknown_names
 from ari_app.dialog import ports
-from ari_app.errors import AriAppError, AriError, ConfigError
+from ari_app.errors import AriAppError, AriError, ConfigError, LimitReached
 from ari_app.parsers import parse_dotenv
 from ari_app.settings import SETTINGS
 
@@ -27,18 +27,20 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_ASTERISK = 3
+EXIT_LIMIT = 8
 EXIT_INTERRUPTED = 130
 
 EXIT_CODES = """\
 exit codes:
   0    the call was answered and ended normally
   1    something of ours or of the engines failed
-  2    a setting or argument is wrong or missing
+  2    a setting or argument is wrong or missing, or the number may not be called
   3    Asterisk is unreachable, or refused us
   4    busy
   5    no answer
   6    the callee declined
   7    the number can't be reached
+  8    a limit on outbound calls is reached (DIAL_PER_MINUTE and its like)
   130  interrupted (Ctrl-C)
 """
 
@@ -141,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(_COMMANDS[arguments.command](arguments))
     except ConfigError as error:
         return _complain(error, EXIT_CONFIG)
+    except LimitReached as error:
+        return _complain(error, EXIT_LIMIT)
     except AriError as error:
         return _complain(error, EXIT_ASTERISK)
     except AriAppError as error:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import logging
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from ari_app import app as app_module
@@ -26,6 +30,7 @@ from ari_app.errors import (
     AriUnreachable,
     ConfigError,
     EngineError,
+    LimitReached,
     MediaError,
     SetupError,
 )
@@ -39,7 +44,6 @@ KEY = "sk-test-0123456789abcdef"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(app_module, "DRAIN_S", 0.3)
     monkeypatch.setattr(app_module, "FIRST_CONNECTION_S", 0.5)
     monkeypatch.setattr(instances, "PATIENCE_S", 0.1)
 
@@ -57,6 +61,7 @@ def config(asterisk: FakeAsterisk, **settings: str) -> Config:
         "ARI_PASSWORD": asterisk.password,
         "ARI_APP": "bot",
         "MODE": "echo",
+        "DRAIN_SECONDS": "1",
     }
     return load({}, {**usual, **settings}, {})
 
@@ -305,6 +310,90 @@ async def test_a_stop_does_not_wait_for_an_asterisk_that_hardly_answers(
         asterisk.assert_clean()
 
 
+async def test_who_is_still_there_at_the_end_of_a_stop_hears_goodbye(asterisk: FakeAsterisk) -> None:
+    async with fake_openai(KEY) as openai:
+        openai.routine["/v1/audio/speech"] = speech(b"\0\x10" * 4800)
+        pipeline = {"MODE": "pipeline", "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": openai.url}
+        async with serving(asterisk, DRAIN_SECONDS="0", **pipeline) as served:
+            await served.call("1700000000.1")
+            media = media_of(asterisk, served.media_of("1700000000.1"))
+            await until(lambda: bool(media.hear()))
+            assert not any(any(a.payload) for a in media.hear()), "there is no greeting"
+            said_before_hangup = False
+
+            async def listen() -> None:
+                nonlocal said_before_hangup
+                while True:
+                    said_before_hangup = any(any(a.payload) for a in media.hear()) or said_before_hangup
+                    await asyncio.sleep(0.005)
+
+            listening = asyncio.create_task(listen())
+            served.stop.set()
+            async with asyncio.timeout(8):
+                await served.task
+            listening.cancel()
+            assert said_before_hangup
+    asterisk.assert_clean()
+
+
+async def test_a_caller_who_leaves_during_goodbye_keeps_nobody_waiting(asterisk: FakeAsterisk) -> None:
+    async with fake_openai(KEY) as openai:
+        openai.routine["/v1/audio/speech"] = speech(b"\0\x10" * 24000 * 20)
+        pipeline = {"MODE": "pipeline", "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": openai.url}
+        async with serving(asterisk, DRAIN_SECONDS="0", **pipeline) as served:
+            await served.call("1700000000.1")
+            media = media_of(asterisk, served.media_of("1700000000.1"))
+            served.stop.set()
+            await until(lambda: any(any(a.payload) for a in media.hear()))
+            asterisk.hang_up("1700000000.1")
+            await until(served.task.done, within_s=5)
+    asterisk.assert_clean()
+
+
+# --- health ------------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+async def test_health_from_the_start_to_the_end_of_a_stop(asterisk: FakeAsterisk) -> None:
+    port = free_port()
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+
+        async def ask(path: str) -> tuple[int, dict[str, object]]:
+            async with http.get(path) as answer:
+                return answer.status, await answer.json()
+
+        async with serving(asterisk, HEALTH_PORT=str(port)) as served:
+            assert (await ask("/live"))[0] == 200
+            status, state = await ask("/ready")
+            assert status == 200 and state["ready"] is True and state["calls"] == 0
+            await served.call("1700000000.1")
+            assert (await ask("/ready"))[1]["calls"] == 1
+            await asterisk.stop()
+            await until(lambda: not served.app._client.registered.is_set())
+            assert (await ask("/ready"))[0] == 503, "no call reaches us"
+            assert (await ask("/live"))[0] == 200, "a restart of ours would not help"
+            await asterisk.start()
+            await until(lambda: served.app._client.registered.is_set())
+            assert (await ask("/ready"))[0] == 200
+            served.stop.set()
+            await asyncio.sleep(0.05)
+            status, state = await ask("/ready")
+            assert status == 503 and state["draining"] is True and state["calls"] == 1
+            assert (await ask("/live"))[0] == 200
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await ask("/live")
+
+
+async def test_a_health_port_that_is_taken_is_named(asterisk: FakeAsterisk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SetupError, match="HEALTH_PORT"):
+        await serve(asterisk, HEALTH_PORT=str(taken.getsockname()[1]))
+
+
 # --- it cannot start ---------------------------------------------------------------------------------
 
 
@@ -377,17 +466,17 @@ async def test_dial_beside_a_server(asterisk: FakeAsterisk) -> None:
     seen: list[Progress | Ended | ports.Fact] = []
     async with serving(asterisk) as served:
         await served.call("1700000000.1")
-        app = App(config(asterisk), command="dial")
-        dialing = asyncio.create_task(app.dial("+1*2#", observer=seen.append, hang_up=asyncio.Event()))
+        app = App(config(asterisk, DIAL_ALLOW="*1*2#"), command="dial")
+        dialing = asyncio.create_task(app.dial("*1*2#", observer=seen.append, hang_up=asyncio.Event()))
         await until(lambda: Progress("dialing") in seen)
-        callee = next(channel for channel in asterisk.channels.values() if "+1*2#" in channel.name)
         await until(lambda: asterisk.asked("POST", "/channels") != [])
+        callee = next(channel for channel in asterisk.channels.values() if "*1*2#" in channel.name)
         asterisk.answers(callee.id)
         await until(lambda: Progress("talking") in seen)
         asterisk.hang_up(callee.id)
         assert (await dialing).outcome is Outcome.ANSWERED
         assert served.bridge_of("1700000000.1")
-        assert asterisk.asked("POST", "/channels")[0]["endpoint"] == "PJSIP/+1*2#@outbound"
+        assert asterisk.asked("POST", "/channels")[0]["endpoint"] == "PJSIP/*1*2#@outbound"
     assert isinstance(seen[-1], Ended)
     asterisk.assert_clean()
 
@@ -416,6 +505,49 @@ async def test_dial_is_cancelled(asterisk: FakeAsterisk) -> None:
     dialing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await dialing
+    asterisk.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [("+15551234567", "DIAL_ALLOW=+15551234567"), ("911", "emergency"), ("0015551", "+15551")],
+)
+async def test_a_number_that_may_not_be_called(asterisk: FakeAsterisk, number: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        await dial(asterisk, number)
+    assert said in str(refused.value)
+    assert asterisk.connections == 0
+
+
+async def test_calls_at_the_same_time_are_counted_over_processes(
+    asterisk: FakeAsterisk, tmp_path: Path
+) -> None:
+    first = asyncio.create_task(dial(asterisk, DIAL_CONCURRENT="1"))
+    await until(lambda: bool(asterisk.channels))
+    with pytest.raises(LimitReached, match="DIAL_CONCURRENT"):
+        await dial(asterisk, DIAL_CONCURRENT="1")
+    (channel,) = asterisk.channels
+    asterisk.refuses(channel, 486, 17)
+    assert (await first).outcome is Outcome.BUSY
+    with pytest.raises(LimitReached, match="DIAL_PER_MINUTE"):
+        await dial(asterisk, DIAL_PER_MINUTE="1")
+
+
+async def test_a_call_ends_when_the_minutes_are_used_up(
+    asterisk: FakeAsterisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "BUDGET_CHECK_S", 0.05)
+    now = time.time()
+    spent = {"call_id": "0" * 16, "started_at": now - 600, "limit_s": 1000.0, "ended_at": now - 600 + 59}
+    folder = tmp_path / "state" / "ari_app" / "dialled"
+    folder.mkdir(parents=True)
+    (folder / "ledger.json").write_text(json.dumps([spent]))
+    dialing = asyncio.create_task(dial(asterisk, DIAL_DAILY_MINUTES="1"))
+    await until(lambda: bool(asterisk.channels) or dialing.done())
+    (channel,) = asterisk.channels
+    asterisk.answers(channel)
+    ending = await asyncio.wait_for(dialing, 5)
+    assert "DIAL_DAILY_MINUTES" in str(ending)
     asterisk.assert_clean()
 
 

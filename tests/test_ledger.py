@@ -1,0 +1,106 @@
+"""The ledger of outbound calls over processes, crashes and damaged files."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ari_app.errors import LimitReached, SetupError
+from ari_app.guard import Rules
+from ari_app.ledger import Ledger
+
+CRASH = """
+import sys, time
+from pathlib import Path
+from ari_app.guard import Rules
+from ari_app.ledger import Ledger
+with Ledger(Path(sys.argv[1]), Rules(concurrent=1)).call("dead", 600):
+    print("calling", flush=True)
+    time.sleep(60)
+"""
+
+
+def entries(folder: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads((folder / "dialled" / "ledger.json").read_text())
+    return found
+
+
+def test_a_call_is_written_down_when_it_begins_and_when_it_ends(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Rules())
+    with ledger.call("a", 60):
+        assert [(e["call_id"], e["ended_at"]) for e in entries(tmp_path)] == [("a", None)]
+    (entry,) = entries(tmp_path)
+    assert entry["ended_at"] is not None
+
+
+def test_places_are_taken_and_given_back(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Rules(concurrent=2))
+    with ledger.call("a", 60), ledger.call("b", 60):
+        assert "DIAL_CONCURRENT" in (ledger.why_not() or "")
+        with pytest.raises(LimitReached, match="DIAL_CONCURRENT"), ledger.call("c", 60):
+            pytest.fail("a third call began")
+    assert ledger.why_not() is None
+
+
+def test_a_refused_call_is_not_written_down(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Rules(per_minute=1))
+    with ledger.call("a", 60):
+        pass
+    with pytest.raises(LimitReached, match="DIAL_PER_MINUTE"), ledger.call("b", 60):
+        pytest.fail("it began")
+    assert [e["call_id"] for e in entries(tmp_path)] == ["a"]
+
+
+def test_a_killed_process_frees_its_place_and_its_minutes_count(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", CRASH, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"calling\n"
+        rules = Rules(concurrent=1)
+        assert "DIAL_CONCURRENT" in (Ledger(tmp_path, rules).why_not() or "")
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert Ledger(tmp_path, rules).why_not() is None
+    assert [(e["call_id"], e["ended_at"]) for e in entries(tmp_path)] == [("dead", None)]
+    assert Ledger(tmp_path, rules).remaining_s() < rules.daily_minutes * 60
+
+
+@pytest.mark.parametrize("content", ["{", '[{"x": 1}]', "3", '["a"]'])
+def test_a_damaged_ledger_stops_calls_with_a_remedy(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dialled").mkdir()
+    (tmp_path / "dialled" / "ledger.json").write_text(content)
+    with pytest.raises(SetupError, match="delete it"), Ledger(tmp_path, Rules()).call("a", 60):
+        pytest.fail("it began")
+
+
+def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(SetupError, match="cannot keep a file"),
+        Ledger(tmp_path / "file", Rules()).call("a", 60),
+    ):
+        pytest.fail("it began")
+
+
+def _call_often(folder: Path, name: str) -> None:
+    ledger = Ledger(folder, Rules(concurrent=8, per_minute=600))
+    for number in range(20):
+        with ledger.call(f"{name}{number}", 60):
+            pass
+
+
+def test_processes_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_call_often, args=(tmp_path, name)) for name in "abc"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    assert len(entries(tmp_path)) == 60
+    assert all(entry["ended_at"] for entry in entries(tmp_path))
