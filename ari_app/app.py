@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 from ari_app.ari import events
 from ari_app.ari.client import AriClient
 from ari_app.ari.ids import CALL_LENGTH, parse_object_id, server_tag
-from ari_app.ari.instances import Instance
+from ari_app.ari.instances import Instance, state_directory
 from ari_app.ari.outcome import Ending, Outcome
 from ari_app.ari.reconcile import Reconciler
 from ari_app.brains import Brains, build_brains
@@ -24,7 +23,7 @@ from ari_app.call import Call, CallSettings, Dial, Observer
 from ari_app.config import Config
 from ari_app.dialog.farewell import Farewell
 from ari_app.errors import AriError, AriUnreachable, ConfigError
-from ari_app.guard import Rules, is_number, refusal
+from ari_app.guard import is_number, refusal
 from ari_app.health import Health
 from ari_app.ledger import Ledger
 from ari_app.logs import mask_number
@@ -95,7 +94,7 @@ class App:
             raise ConfigError(
                 f"'{number}' is not a number to call: use digits, * and #, with a + in front if needed."
             )
-        rules = dial_rules(self._config)
+        rules = self._config.dial_rules
         if (reason := refusal(number, rules)) is not None:
             raise ConfigError(reason)
         ledger = Ledger(state_directory(), rules)
@@ -345,23 +344,3 @@ class App:
             await request
         except AriError as error:
             logger.warning("%s", error)
-
-
-def dial_rules(config: Config) -> Rules:
-    """The settings of outbound calls."""
-    return Rules(
-        allow=config.dial_allow,
-        deny=config.dial_deny,
-        country_code=config.country_code,
-        national_prefix=config.national_prefix,
-        extension_digits=config.dial_extension_digits,
-        per_minute=config.dial_per_minute,
-        concurrent=config.dial_concurrent,
-        daily_minutes=config.dial_daily_minutes,
-    )
-
-
-def state_directory() -> Path:
-    """Where instances leave their lock files: ${XDG_STATE_HOME:-~/.local/state}/ari_app."""
-    root = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(root) if root else Path.home() / ".local" / "state") / "ari_app"

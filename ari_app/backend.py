@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from types import TracebackType
 
@@ -35,6 +36,7 @@ class OfflineBackend:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "LOG_FORMAT": "text"},  # its lines become part of ours
         )
         self.pid = self._process.pid
         try:

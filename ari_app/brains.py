@@ -17,7 +17,7 @@ from ari_app.dialog.echo import Echo
 from ari_app.dialog.pipeline import Pipeline, PipelineSettings
 from ari_app.dialog.ports import Brain, TextToSpeech
 from ari_app.errors import EngineError
-from ari_app.models import RETIREMENTS
+from ari_app.models import LANGUAGE_LIST_MODELS
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings
 from ari_app.openai_api.realtime import RealtimeBrain
@@ -75,7 +75,7 @@ async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: Async
         _settings(stages["stt"]), languages=languages, language_field=config.stt_language_field
     )
     chat = OpenAiChat(_settings(stages["chat"]), max_tokens=config.openai_max_tokens)
-    tts = await _text_to_speech(config, stages["tts"], stack)
+    tts = await text_to_speech(config, stages["tts"], stack)
     for stage in (stt, chat, tts):
         stack.push_async_callback(stage.close)
     settings = PipelineSettings(
@@ -94,9 +94,10 @@ def _settings(stage: Stage) -> StageSettings:
     return StageSettings(stage.base_url, stage.model, stage.api_key)
 
 
-async def _text_to_speech(
+async def text_to_speech(
     config: Config, stage: Stage, stack: AsyncExitStack
 ) -> OpenAiTextToSpeech | RealtimeTextToSpeech:
+    """The pipeline's voice; to be closed by the caller."""
     if config.speaks_over_realtime(stage.base_url):
         return RealtimeTextToSpeech(await _voice(config, stage, stack))
     return OpenAiTextToSpeech(
@@ -109,7 +110,7 @@ async def _text_to_speech(
 
 async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -> Brains:
     client = await stack.enter_async_context(
-        RealtimeClient(stage.base_url, stage.api_key, _realtime_settings(config, stage.model))
+        RealtimeClient(stage.base_url, stage.api_key, realtime_settings(config, stage.model))
     )
     voice = RealtimeTextToSpeech(await _voice(config, stage, stack))
     try:
@@ -126,7 +127,8 @@ async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -
     return Brains(lambda: RealtimeBrain(client, manners, prices), goodbye_pcm=goodbye_pcm)
 
 
-def _realtime_settings(config: Config, model: str) -> RealtimeSettings:
+def realtime_settings(config: Config, model: str) -> RealtimeSettings:
+    """How a Realtime session is configured."""
     noise_reduction = config.openai_rt_noise_reduction
     languages = (config.language,) if config.language else ()
     return RealtimeSettings(
@@ -143,9 +145,9 @@ def _realtime_settings(config: Config, model: str) -> RealtimeSettings:
         barge_in=config.openai_rt_barge_in,
         noise_reduction=None if noise_reduction == "off" else noise_reduction,
         transcription_model=config.openai_rt_transcription_model,
-        transcription_field="language"
-        if config.openai_rt_transcription_model in RETIREMENTS
-        else "languages",
+        transcription_field="languages"
+        if config.openai_rt_transcription_model in LANGUAGE_LIST_MODELS
+        else "language",
         languages=languages,
         speed=config.openai_rt_speed,
         max_output_tokens=config.openai_rt_max_tokens,

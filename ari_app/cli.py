@@ -159,6 +159,11 @@ def _complain(error: Exception, code: int) -> int:
     return code
 
 
+def _say(line: str) -> None:
+    """What a service tells on standard output, in the form of its log lines."""
+    print(logs.json_line(logging.INFO, line) if logs.is_json() else line, flush=True)
+
+
 def _run(command: Coroutine[Any, Any, int]) -> int:
     return asyncio.run(command)
 
@@ -199,8 +204,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     def ready() -> None:
         nonlocal is_ready
         is_ready = True
-        line = f"ready: calls to Stasis({config.ari_app}) are answered"
-        print(logs.json_line(logging.INFO, line) if logs.is_json() else line, flush=True)
+        _say(f"ready: calls to Stasis({config.ari_app}) are answered")
 
     try:
         await App(config, command="serve").serve(ready=ready, stop=stop)
@@ -338,9 +342,9 @@ async def _offline(arguments: argparse.Namespace) -> int:
     if arguments.exit_with_stdin:
         # A thread, because not every kind of standard input can be polled.
         threading.Thread(target=_await_end_of_input, args=(loop, stop), daemon=True).start()
-    print(server.describe(), flush=True)
+    _say(server.describe())
     async with server.running(arguments.host, arguments.port) as url:
-        print(f"listening on {url}", flush=True)
+        _say(f"listening on {url}")
         await stop.wait()
     return EXIT_OK
 

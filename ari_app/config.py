@@ -13,8 +13,10 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ari_app.errors import ConfigError
+from ari_app.guard import Rules
 from ari_app.models import (
     ANY_SPEECH_MODEL,
+    LANGUAGE_LIST_MODELS,
     PRICES,
     REALTIME_VOICE_MODEL,
     RETIREMENTS,
@@ -109,6 +111,20 @@ class Config:
     drain_seconds: int
 
     @property
+    def dial_rules(self) -> Rules:
+        """What may be called, and how much."""
+        return Rules(
+            allow=self.dial_allow,
+            deny=self.dial_deny,
+            country_code=self.country_code,
+            national_prefix=self.national_prefix,
+            extension_digits=self.dial_extension_digits,
+            per_minute=self.dial_per_minute,
+            concurrent=self.dial_concurrent,
+            daily_minutes=self.dial_daily_minutes,
+        )
+
+    @property
     def needs_offline_backend(self) -> bool:
         """True when a stage has neither a server of its own nor a key for OpenAI."""
         return any(not stage.base_url for stage in self.stages("").values())
@@ -145,7 +161,7 @@ class Config:
     def stt_language_field(self) -> Literal["language", "languages"]:
         """OpenAI's current speech-to-text models take a list; older ones and other servers take one language."""
         at_openai = self.stages("")["stt"].base_url == OPENAI_URL
-        return "languages" if at_openai and self.openai_stt_model not in RETIREMENTS else "language"
+        return "languages" if at_openai and self.openai_stt_model in LANGUAGE_LIST_MODELS else "language"
 
     @property
     def rt_prices(self) -> Mapping[str, float] | None:

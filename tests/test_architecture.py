@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "parsers": {"errors"},
     "models": set(),
     "settings": {"parsers", "models"},
-    "config": {"errors", "settings", "models"},
+    "config": {"errors", "settings", "models", "guard"},
     "guard": set(),
     "ledger": {"errors", "guard"},
     "health": {"errors"},
@@ -37,18 +37,8 @@ ALLOWED: dict[str, set[str]] = {
         *("guard", "ledger", "health"),
     },
     "check": {
-        "errors",
-        "config",
-        "models",
-        "guard",
-        "ledger",
-        "ari",
-        "rtp",
-        "audio",
-        "dialog.ports",
-        "openai_api",
-        "backend",
-        "brains",
+        *("errors", "config", "models", "guard", "ledger", "ari", "rtp", "audio", "dialog.ports"),
+        *("openai_api", "backend", "brains"),
     },
     "demo": {"errors", "settings", "audio"},
     "cli": {
@@ -83,10 +73,11 @@ CORES = [
     *(
         f"openai_api/realtime_{name}.py"
         for name in (
-            *("protocol", "slot", "speech", "caller", "minutes", "patience", "tools", "usage"),
+            *("protocol", "slot", "speech", "caller", "minutes", "memory", "patience", "tools", "usage"),
             "conversation",
         )
     ),
+    *(f"check/{name}.py" for name in ("findings", "loop")),
     "offline/answerer.py",
     "offline/language.py",
     *(

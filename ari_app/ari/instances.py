@@ -24,6 +24,23 @@ PATIENCE_S = 1.0
 """A process that sweeps after a dead one holds its file for some milliseconds."""
 
 
+def state_directory() -> Path:
+    """Where our processes leave files for each other: ${XDG_STATE_HOME:-~/.local/state}/ari_app."""
+    root = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(root) if root else Path.home() / ".local" / "state") / "ari_app"
+
+
+def is_alive(state_dir: Path, tag: str) -> bool:
+    """True while a process of this host has that tag."""
+    try:
+        file = _lock(state_dir / "instances" / f"{tag}.lock", create=False)
+    except OSError:
+        return False
+    if file is not None:
+        file.close()
+    return file is None and (state_dir / "instances" / f"{tag}.lock").exists()
+
+
 class Instance:
     """This process, while it may own objects in Asterisk.
 

@@ -66,6 +66,32 @@ class AriRest:
         info = await self._call("ask for the version", "asterisk", "getInfo", only=["system"])
         return str(_object(_object(info).get("system")).get("version", ""))
 
+    async def is_connected(self, app: str) -> bool:
+        """True while some process has the Stasis application `app`."""
+        try:
+            await self._call(
+                f"look for the Stasis application {app}", "applications", "get", applicationName=app
+            )
+        except AriNotFound:
+            return False
+        return True
+
+    async def endpoint_state(self, technology: str, resource: str) -> str:
+        """online, offline or unknown: what qualifying the endpoint says, not whether it is registered.
+
+        Raises:
+            AriNotFound: there is no such endpoint.
+        """
+        attempted = f"look for the endpoint {technology}/{resource}"
+        reply = await self._call(attempted, "endpoints", "get", tech=technology, resource=resource)
+        return str(_object(reply).get("state", "unknown"))
+
+    async def global_variable(self, name: str) -> str:
+        """A global variable; empty when it is not set."""
+        attempted = f"read the global variable {name}"
+        reply = await self._call(attempted, "asterisk", "getGlobalVar", variable=name)
+        return str(_object(reply).get("value", ""))
+
     async def filter_events(self) -> None:
         """Ask Asterisk to keep the noise to itself. Lasts as long as the application is registered."""
         kinds = [{"type": kind} for kind in NOISE]
@@ -234,7 +260,7 @@ class AriRest:
             raise AriUnreachable(attempted, None, "there was no connection to Asterisk yet")
         return self._client
 
-    async def _call(self, attempted: str, resource: str, operation: str, **arguments: Any) -> Any:
+    async def _call(self, attempted: str, resource: str, operation: str, /, **arguments: Any) -> Any:
         """One of aioari's operations; the JSON of the reply, None when it has none.
 
         Its model objects are left out: they fail on what is not as they expect it.
