@@ -40,11 +40,14 @@ RETIREMENTS: Mapping[str, Retirement] = {
     "gpt-4o-mini-realtime-preview": Retirement("2026-05-07", "gpt-realtime-2.1-mini"),
 }
 SPEECH_ENDPOINT_MODELS = frozenset(("tts-1", "tts-1-hd", "gpt-4o-mini-tts"))
+LANGUAGE_LIST_MODELS = frozenset(("gpt-transcribe", "gpt-live-transcribe"))
+"""Speech-to-text models that take a list of languages; all others take one."""
 REALTIME_VOICE_MODEL = "gpt-realtime-2.1-mini"
 ANY_SPEECH_MODEL = "tts-1"
 """The name that compatible servers take for whatever voice they have."""
 
-# US dollars per million tokens, https://developers.openai.com/api/docs/pricing as read in November 2026. No
+# US dollars per million tokens, and per minute transcribed;
+# https://developers.openai.com/api/docs/pricing as read in November 2026. No
 # price for cached text is known; it is counted in full, so a sum is never too low.
 PRICES: Mapping[str, Mapping[str, float]] = {
     "gpt-realtime-2.1": {
@@ -54,6 +57,7 @@ PRICES: Mapping[str, Mapping[str, float]] = {
         "audio_in": 32.0,
         "audio_in_cached": 0.4,
         "audio_out": 64.0,
+        "minute": 0.0045,
     },
     "gpt-realtime-2.1-mini": {
         "text_in": 0.6,
@@ -62,5 +66,6 @@ PRICES: Mapping[str, Mapping[str, float]] = {
         "audio_in": 10.0,
         "audio_in_cached": 0.3,
         "audio_out": 20.0,
+        "minute": 0.0045,
     },
 }

@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
         "app",
         "check",
         "call",
+        "ari.instances",
         "ari.outcome",
         "dialog.ports",
         "demo",

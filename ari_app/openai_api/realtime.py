@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -16,7 +17,7 @@ from ari_app.dialog.ports import Fact, Playout, PlayoutMark
 from ari_app.errors import EngineError, EngineUnreachable
 from ari_app.openai_api.realtime_conversation import RealtimeConversation
 from ari_app.openai_api.realtime_patience import Manners
-from ari_app.openai_api.realtime_protocol import STAGE
+from ari_app.openai_api.realtime_protocol import STAGE, Event, text_of
 from ari_app.openai_api.realtime_session import RealtimeClient, RealtimeSession
 from ari_app.openai_api.realtime_usage import Meter, Prices
 
@@ -31,6 +32,11 @@ RECYCLE_AT = 5 / 6
 SHORT_LIFE_S = 5.0
 MAX_SHORT_LIVES = 4
 """Sessions in a row that break at once: the next would too."""
+MAX_LOSSES = 9
+LOSSES_S = 300.0
+"""So many sessions lost within so long: each new one costs, and the caller hears every break."""
+MIN_LIFE_S = 3.0
+MAX_KINDS = 20
 QUIET_POLL_S = 0.1
 RECYCLE_RETRY_S = 30.0
 
@@ -47,6 +53,10 @@ class RealtimeBrain:
         self._failure: EngineError | None = None
         self._task: asyncio.Task[None] | None = None
         self._recycling: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        """Sessions that are over."""
+        self._losses: deque[float] = deque(maxlen=MAX_LOSSES)
+        self._remarks: Counter[str] = Counter()
 
     # --- Brain
 
@@ -57,13 +67,17 @@ class RealtimeBrain:
 
     async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
         self._conversation = RealtimeConversation(
-            self._client.settings, self._manners, playout, report, logger.warning, self._meter
+            self._client.settings, self._manners, playout, report, self._remark, self._meter
         )
+        if self._failure and not self._failure.permanent:  # while it rang; it may work now
+            self._task = self._failure = None
         self.prepare()
         if self._session:
             self._take(self._session, self._conversation)
         elif self._failure:
             self._give_up(self._failure)
+        else:
+            self._conversation.session_lost(asyncio.get_running_loop().time())
 
     def push_audio(self, frame: bytes, now: float) -> None:
         if self._conversation:
@@ -74,17 +88,28 @@ class RealtimeBrain:
             self._conversation.push_mark(mark, now)
 
     async def close(self) -> None:
-        tasks = [task for task in (self._task, self._recycling) if task]
+        tasks = [task for task in (self._task, self._recycling, *self._closing) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._session:
             await self._session.close()
             self._session = None
+        for kind, count in self._remarks.items():
+            if count > 1:
+                logger.info("realtime: %d remarks of the kind '%s'", count, kind)
+        self._remarks.clear()
         if self._meter.tokens:
             cost = "" if self._meter.cost_usd is None else f", {self._meter.cost_usd:.4f} USD"
             logger.info("realtime: %d tokens of %s%s", self._meter.tokens, self._meter.model, cost)
             self._meter.tokens = 0
+
+    def _remark(self, kind: str, words: str) -> None:
+        """The first of each kind is worth a line."""
+        if len(self._remarks) < MAX_KINDS or kind in self._remarks:
+            self._remarks[kind] += 1
+        if self._remarks[kind] == 1:
+            logger.warning("%s", words)
 
     # --- sessions
 
@@ -99,9 +124,13 @@ class RealtimeBrain:
                 if self._conversation:
                     self._take(self._session, self._conversation)
                 await self._read()
-                short_lives = short_lives + 1 if loop.time() - opened_at < SHORT_LIFE_S else 0
+                now = loop.time()
+                short_lives = short_lives + 1 if now - opened_at < SHORT_LIFE_S else 0
                 if short_lives == MAX_SHORT_LIVES:
                     raise EngineUnreachable(STAGE, f"{short_lives} sessions in a row broke at once")
+                self._losses.append(now)
+                if len(self._losses) == MAX_LOSSES and now - self._losses[0] < LOSSES_S:
+                    raise EngineUnreachable(STAGE, f"{MAX_LOSSES} sessions broke within {LOSSES_S:g} s")
                 if short_lives:
                     await asyncio.sleep(BACKOFF_S[short_lives - 1])
         except EngineError as error:
@@ -155,7 +184,7 @@ class RealtimeBrain:
                     if session is not self._session:
                         break
                     if self._conversation:
-                        self._conversation.push_event(event, loop.time())
+                        self._push(self._conversation, event, loop.time())
             if session is self._session:
                 self._session, ended = None, session.ended
                 logger.warning("%s", ended)
@@ -163,13 +192,26 @@ class RealtimeBrain:
                     self._recycling.cancel()
                 if self._conversation:
                     self._conversation.session_lost(loop.time())
-            await session.close()
+            self._leave(session)
         if ended and ended.permanent:
             raise ended
 
+    def _push(self, conversation: RealtimeConversation, event: Event, now: float) -> None:
+        try:
+            conversation.push_event(event, now)
+        except Exception:  # one event must not cost the call
+            self._remark("fault", f"an event of type {text_of(event, 'type')!r} could not be handled")
+            logger.debug("the fault", exc_info=True)
+
+    def _leave(self, session: RealtimeSession) -> None:
+        """Close a session without waiting for its server."""
+        task = asyncio.create_task(session.close(), name="realtime-leave")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
     async def _recycle(self, old: RealtimeSession, conversation: RealtimeConversation) -> None:
         """Change the session at a quiet moment before the server ends it."""
-        wait_s = old.lifetime_s * RECYCLE_AT
+        wait_s = max(MIN_LIFE_S, old.lifetime_s * RECYCLE_AT)
         while True:
             await asyncio.sleep(wait_s)
             wait_s = QUIET_POLL_S

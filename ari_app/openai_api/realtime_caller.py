@@ -16,6 +16,10 @@ MAX_TURN_MS = 30_000
 MIN_TURN_MS = 300
 """Speech of a turn that only our own detector heard; less may be a cough."""
 MAX_UNANSWERED = 3
+RECENT_S = 20.0
+"""A turn that nobody answered for longer is not brought up again."""
+KEPT_TURNS = 4
+"""Turns whose audio is kept: for the record when their words come, and for the next session."""
 REMEMBERED_TURNS = 64
 
 
@@ -69,6 +73,8 @@ class CallerTurn:
     endpoint_at: float = 0.0
     understood: bool = False
     """Its words are in the history."""
+    handed_on: bool = False
+    """A later session got its audio as an item; such audio is hardly ever transcribed."""
     _stages: dict[str, float] = field(default_factory=dict)
     _timed: bool = False
 
@@ -191,16 +197,23 @@ class Caller:
         turn.pcm, turn.speech_end_at, turn.endpoint_at = ended.pcm, ended.speech_end_at, ended.at
         return turn
 
-    def session_lost(self) -> CallerTurn | None:
-        """The server's hearing is gone; the turn that the caller had ended and the server had not seen end."""
+    def session_lost(self, heard_at: float, now: float) -> CallerTurn | None:
+        """The server's hearing is gone; the turn that the caller had ended and the server had not seen end.
+
+        `heard_at`: when the server last said anything. A connection that stands still breaks much later.
+        """
         open_turn, self._open = self._open, None
-        if open_turn and self._last_ended and self._last_ended.at >= open_turn.started_at:
-            return self.keep(self._last_ended)
-        return None
+        ended = self._last_ended
+        if ended is None or now - ended.at > RECENT_S:
+            return None
+        unseen = ended.at >= open_turn.started_at if open_turn else ended.at > heard_at
+        return self.keep(ended) if unseen else None
 
     def _new(self, item_id: str) -> CallerTurn:
         self._count += 1
         turn = self._turns[item_id] = CallerTurn(self._count, item_id)
+        for old in list(self._turns.values())[:-KEPT_TURNS]:
+            old.pcm = b""
         if len(self._turns) > REMEMBERED_TURNS:
             del self._turns[next(iter(self._turns))]
         return turn

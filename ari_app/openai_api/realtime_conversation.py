@@ -7,7 +7,7 @@ It outlives the sessions it is held over: `session_begun` and `session_lost` tel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from ari_app.audio.format import ms_to_bytes
 from ari_app.dialog.history import History
@@ -26,6 +26,7 @@ from ari_app.dialog.turns import TurnEnded, TurnStarted
 from ari_app.errors import EngineError, EngineTimeout
 from ari_app.openai_api import realtime_protocol as protocol
 from ari_app.openai_api.realtime_caller import Caller, CallerAudio, CallerTurn
+from ari_app.openai_api.realtime_memory import as_items
 from ari_app.openai_api.realtime_minutes import Minutes
 from ari_app.openai_api.realtime_patience import FAREWELL, Manners, Patience
 from ari_app.openai_api.realtime_protocol import STAGE, Event, RealtimeSettings, object_of, text_of
@@ -34,10 +35,10 @@ from ari_app.openai_api.realtime_speech import Responses, SpokenResponse
 from ari_app.openai_api.realtime_tools import ToolCalls
 from ari_app.openai_api.realtime_usage import Meter
 
-TRANSCRIPT_DEADLINE_S = 8.0
-"""Later words are given up: those of the bot wait for them in the records."""
 DEAF_S = 6.0
-"""So long after the caller's last word a server that said nothing at all has stopped listening."""
+"""So long after the caller's last word a server that said nothing at all is asked for a sign of life: the caller
+may have coughed, and may be gone from its hearing."""
+PROBE_S = 4.0
 RESUMED_MS = 10_000
 """Of a sentence that is being spoken while a session begins, so much is handed on."""
 GO_ON = (
@@ -61,7 +62,7 @@ class Line(Protocol):
 
 
 class RealtimeConversation:
-    """One call's conversation; `log` takes remarks for the operator."""
+    """One call's conversation; `log` takes remarks for the operator, of which kind and in words."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class RealtimeConversation:
         manners: Manners,
         playout: Playout,
         report: Callable[[Fact], None],
-        log: Callable[[str], None],
+        log: Callable[[str, str], None],
         meter: Meter,
     ) -> None:
         self._settings = settings
@@ -88,7 +89,10 @@ class RealtimeConversation:
         self._line: Line | None = None
         self._slot = ResponseSlot(_nowhere)
         self._uplink = protocol.Uplink(settings)
-        self._event_at = 0.0
+        self._event_at = self._begun_at = self._probed_at = 0.0
+        """When the server last said anything, when the session began, when the server was asked for a sign."""
+        self._audible_at = 0.0
+        """When the bot was last heard."""
         self._greeting_due = bool(manners.greeting)
         self._cut_off = False
         """A session was lost in the middle of an answer."""
@@ -110,15 +114,11 @@ class RealtimeConversation:
 
     def history_events(self) -> list[Event]:
         """What a new session has to know: the words so far, and what was spoken and not yet understood."""
-        items: list[dict[str, Any]] = [
-            protocol.message("user" if message.role == "user" else "assistant", message.content)
-            for message in self._history.messages()
-        ]
-        for turn in self._caller.unanswered:
-            if not turn.understood and turn.pcm:
-                audio = protocol.Uplink(self._settings).push(turn.pcm)
-                items.append({"id": turn.item_id, **protocol.spoken_message(audio)})
-        return [protocol.item_create(item) for item in items]
+        spoken = self._minutes.pending()
+        known = [who for who, _ in spoken]
+        rest = (*self._caller.unanswered, *self._responses.live())
+        spoken += [(who, None) for who in rest if who not in known]
+        return as_items(self._history, spoken, self._settings)
 
     def session_begun(self, line: Line, now: float) -> None:
         """A session is configured and knows the history; from now on it hears the caller."""
@@ -126,12 +126,16 @@ class RealtimeConversation:
         self._slot = ResponseSlot(line.send)
         self._caller.audio = CallerAudio()
         self._uplink = protocol.Uplink(self._settings)
-        self._event_at = now
+        self._event_at = self._begun_at = now
+        for response in self._responses.live():
+            response.foreign = True
         if self._patience.giving_up:
             return
         if self._caller.captured:
             self._append(self._caller.captured[-ms_to_bytes(RESUMED_MS) :], now)
-        if self._greeting_due:
+        if self._caller.speaking:  # the answer follows when the caller has finished
+            self._greeting_due = self._cut_off = False
+        elif self._greeting_due:
             self._slot.request(protocol.say_exactly(self._manners.greeting))
         elif self._cut_off:
             self._slot.request({"instructions": f"{self._settings.instructions}\n{GO_ON}"})
@@ -148,7 +152,7 @@ class RealtimeConversation:
         for response in self._responses.break_off():
             self._cut_off = self._cut_off or response.has_audio
             self._conclude(response)
-        self._complete(self._caller.session_lost(), now)
+        self._complete(self._caller.session_lost(self._event_at, now), now)
         if self._greeting_due or self._cut_off or self._caller.unanswered:
             self._patience.owe(now)
 
@@ -160,6 +164,8 @@ class RealtimeConversation:
             self._patience.watch(now, silence=False)
             return
         event = self._caller.hear(frame, now)
+        if self._playout.speaking:
+            self._audible_at = now
         if self._line:
             self._append(frame, now)
         if isinstance(event, TurnStarted) and (self._settings.barge_in == "local" or not self._line):
@@ -188,7 +194,7 @@ class RealtimeConversation:
             self._slot.cancel()
         for response in live:
             for event in response.cut():
-                if self._line:
+                if self._line and not response.foreign:
                     self._line.send(event)
             self._conclude(response)
 
@@ -200,6 +206,8 @@ class RealtimeConversation:
         self._greeting_due = False
         self._tools.rounds = 0
         self._minutes.expect(turn, now)
+        if not self._settings.transcription_model:
+            self._minutes.settle(turn, None)
         self._patience.owe(now)
 
     # --- the server ----------------------------------------------------------------------------------
@@ -223,9 +231,12 @@ class RealtimeConversation:
             return  # an idle time-out: nobody spoke
         self._caller.committed(turn, now)
         if self._settings.barge_in == "local":
-            if not self._caller.confirms(turn):
+            if self._audible_at > self._caller.audio.time_at(turn.start_ms) and not self._caller.confirms(
+                turn
+            ):
+                self._report(CallerNotUnderstood(turn.number, "too faint to be more than the bot's own echo"))
                 if self._line:
-                    self._line.send(protocol.item_delete(turn.item_id))  # noise, or an echo of the bot
+                    self._line.send(protocol.item_delete(turn.item_id))
                 return
             self._slot.request()
         self._complete(turn, now)
@@ -235,6 +246,9 @@ class RealtimeConversation:
         turn = self._caller.get(event)
         if turn is None:
             return
+        used = self._meter.count_transcription(turn.number, object_of(event, "usage"))
+        if used:
+            self._report(used)
         text = " ".join(text_of(event, "transcript").split())
         error = object_of(event, "error")
         if text:
@@ -251,14 +265,16 @@ class RealtimeConversation:
 
     def _response_created(self, event: Event, now: float) -> None:
         response_id = text_of(object_of(event, "response"), "id")
-        self._slot.created(response_id)
-        self._responses.get(response_id, self._caller.number)
+        response = self._responses.get(response_id, self._caller.number)
+        if not self._slot.created(response_id):
+            response.cut()
+            self._conclude(response)
 
     def _response_content(self, event: Event, now: float) -> None:
         try:
             response, stage = self._responses.push_event(event, self._caller.number)
         except ValueError as error:
-            self._log(f"dropped a piece of speech: {error}")
+            self._log("speech", f"dropped a piece of speech: {error}")
             return
         if stage:
             self._reached(response, stage, now)
@@ -283,7 +299,7 @@ class RealtimeConversation:
         for answer in calls:
             if self._line:
                 self._line.send(answer)
-        if calls and status == "completed":
+        if calls and status in ("completed", "incomplete"):
             self._slot.request(self._tools.response())
         if status == "failed":
             details = object_of(done, "status_details")
@@ -298,7 +314,7 @@ class RealtimeConversation:
         if failure.permanent or (ours and not self._slot.busy):
             self.failed(failure, now)
         else:
-            self._log(f"the server remarked: {failure.message}")
+            self._log(text_of(error, "code"), f"the server remarked: {failure.message}")
 
     # --- playout and time ----------------------------------------------------------------------------
 
@@ -329,7 +345,7 @@ class RealtimeConversation:
 
     def _watch(self, now: float) -> None:
         """What must happen in time, once per frame."""
-        for turn in self._minutes.overdue(now - TRANSCRIPT_DEADLINE_S):
+        for turn in self._minutes.overdue(now):
             self._minutes.settle(turn, CallerNotUnderstood(turn.number, "no transcript came"))
         self._patience.watch(now, silence=not (self._playout.speaking or self._caller.speaking))
         if self._line and self._stuck(now):
@@ -340,10 +356,15 @@ class RealtimeConversation:
 
     def _stuck(self, now: float) -> bool:
         deadline_s = self._manners.answer_deadline_s
-        ended_at = self._caller.ended_at
-        deaf = ended_at > self._event_at and now > ended_at + DEAF_S
-        silent = self._slot.busy and now > self._event_at + deadline_s
-        return deaf or silent or self._patience.owed_s(now) > deadline_s
+        if self._line and now > self._caller.ended_at + DEAF_S and self._caller.ended_at > self._event_at:
+            if self._probed_at < self._event_at:
+                self._probed_at = now
+                self._line.send(protocol.probe())
+            elif now > self._probed_at + PROBE_S:
+                return True
+        if self._slot.busy and now > self._event_at + deadline_s:
+            return True
+        return min(self._patience.owed_s(now), now - self._begun_at) > deadline_s
 
     # --- helpers -------------------------------------------------------------------------------------
 
@@ -362,6 +383,7 @@ class RealtimeConversation:
         if response.over and not response.concluded:
             response.concluded = True
             said = response.outcome()
+            response.release()
             self._minutes.settle(response, said)
             if said and not said.interrupted:
                 self._patience.succeeded()

@@ -13,6 +13,9 @@ from ari_app.dialog.history import History
 from ari_app.dialog.ports import BotSaid, CallerSaid, Fact
 from ari_app.openai_api.realtime_caller import CallerTurn
 
+DEADLINE_S = 8.0
+"""Later words of the caller are given up: those of the bot wait for them."""
+HANDED_ON_S = 2.0
 MAX_LINES = 32
 """Lines whose words are still to come; transcripts are seconds late at most."""
 
@@ -46,13 +49,19 @@ class Minutes:
                 line.fact, line.settled = fact, True
         self._flush()
 
-    def overdue(self, before: float) -> list[CallerTurn]:
+    def overdue(self, now: float) -> list[CallerTurn]:
         """Turns whose words should have come."""
         return [
             line.who
             for line in self._lines
-            if isinstance(line.who, CallerTurn) and not line.settled and line.since < before
+            if isinstance(line.who, CallerTurn)
+            and not line.settled
+            and now - line.since > (HANDED_ON_S if line.who.handed_on else DEADLINE_S)
         ]
+
+    def pending(self) -> list[tuple[object, Fact | None]]:
+        """Who spoke and is not in the history yet, in order, with the words where they are known."""
+        return [(line.who, line.fact) for line in self._lines]
 
     def _flush(self) -> None:
         while self._lines and self._lines[0].settled:

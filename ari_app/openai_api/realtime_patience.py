@@ -55,9 +55,10 @@ class Patience:
         return self._owed_since is not None
 
     def owe(self, now: float) -> None:
-        """From now on the bot owes an answer."""
-        self._owed_since = now
-        self._held = False
+        """From now on the bot owes an answer, if it did not before."""
+        if self._owed_since is None:
+            self._owed_since = now
+            self._held = False
 
     def settled(self) -> None:
         """It does not any more."""

@@ -33,6 +33,7 @@ FATAL_CODES = frozenset(
 )
 """The next connection would meet the same, for ever."""
 MAX_SERVER_WORDS = 200
+MAX_NUMBER = 2**53
 
 Event = dict[str, Any]
 
@@ -209,9 +210,16 @@ def objects_of(event: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def number_of(event: Mapping[str, Any], name: str) -> float:
-    """A number field, 0 where the server did not send one."""
+    """A number field, 0 where the server did not send one that can be one."""
     value = event.get(name)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return 0
+    return value if abs(value) < MAX_NUMBER else 0  # false for what is not a number, too
+
+
+def probe() -> Event:
+    """Changes nothing, and must be answered: tells a server with nothing to say from one that is gone."""
+    return {"type": "session.update", "event_id": "probe", "session": {"type": "realtime"}}
 
 
 def engine_error(error: Mapping[str, Any]) -> EngineError:

@@ -135,6 +135,7 @@ class RealtimeSession:
         self._unsent: asyncio.Queue[str] = asyncio.Queue(MAX_UNSENT)
         self._writer = asyncio.create_task(self._write(), name="realtime-writer")
         self._closing: asyncio.Task[bool] | None = None
+        self._bad_frames = 0
         self.lifetime_s = LIFETIME_S
         """From now to its end, as the server says."""
         self.ended: EngineError = EngineUnreachable(STAGE, "the connection was closed")
@@ -167,7 +168,8 @@ class RealtimeSession:
                 match text_of(event, "type"):
                     case "session.created":
                         expires_at = number_of(object_of(event, "session"), "expires_at")
-                        self.lifetime_s = max(0.0, expires_at - time.time()) if expires_at else LIFETIME_S
+                        left_s = expires_at - time.time()
+                        self.lifetime_s = left_s if left_s > 0 else LIFETIME_S  # or our clock is wrong
                         self.send(update)
                     case "session.updated":
                         check_session(object_of(event, "session"), settings)
@@ -178,7 +180,8 @@ class RealtimeSession:
 
     def _not_configured(self, error: Event) -> EngineError:
         failure = engine_error(error)
-        if text_of(error, "event_id") != CONFIGURATION:
+        ours = text_of(error, "event_id") == CONFIGURATION
+        if not ours or text_of(error, "type") != "invalid_request_error":
             return failure
         parameter = text_of(error, "param") or "the session"
         return EngineRejected(STAGE, f"{parameter} was refused: {failure.message}", permanent=True)
@@ -189,12 +192,12 @@ class RealtimeSession:
             if message.type is aiohttp.WSMsgType.ERROR:
                 break
             if message.type is not aiohttp.WSMsgType.TEXT:
-                logger.warning("the server sent a frame that is not text")
+                self._bad_frame("is not text")
                 continue
             try:
                 event = json.loads(message.data)
-            except ValueError:
-                logger.warning("the server sent a frame that is not JSON")
+            except (ValueError, RecursionError):
+                self._bad_frame("is not JSON")
                 continue
             if isinstance(event, dict):
                 yield event
@@ -205,6 +208,11 @@ class RealtimeSession:
             self.ended = EngineRejected(
                 STAGE, f"the server closed the connection (code {code})", permanent=code == BETA_DISABLED
             )
+
+    def _bad_frame(self, what: str) -> None:
+        self._bad_frames += 1
+        if self._bad_frames == 1:
+            logger.warning("the server sent a frame that %s; more of its kind are not reported", what)
 
     async def close(self) -> None:
         """Close the connection; idempotent."""

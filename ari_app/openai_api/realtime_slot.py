@@ -29,6 +29,8 @@ class ResponseSlot:
         self._active: str | None = None
         self._waiting: dict[str, Any] | None = None
         self._lost_race = False
+        self._unwanted = False
+        """The caller spoke after the request: its response is cancelled as soon as it is created."""
 
     @property
     def busy(self) -> bool:
@@ -42,24 +44,30 @@ class ResponseSlot:
             self._waiting = response or {}
             return
         self._count += 1
+        self._unwanted = False
         self._requested = f"response-{self._count}"
         self._sent = response or {}
         more = {"response": response} if response else {}
         self._send({"type": "response.create", "event_id": self._requested, **more})
 
     def withdraw(self) -> None:
-        """What waits is not wanted any more."""
+        """What waits, or was asked for and is not created yet, is not wanted any more."""
         self._waiting = None
+        self._unwanted = self._requested is not None
 
     def cancel(self) -> None:
         """Stop the response that is being made."""
         if self._active:
             self._send({"type": "response.cancel", "response_id": self._active})
 
-    def created(self, response_id: str) -> None:
-        """A response was created, whoever asked for it."""
+    def created(self, response_id: str) -> bool:
+        """A response was created, whoever asked for it; False when nobody wants it any more."""
+        unwanted, self._unwanted = self._unwanted and self._requested is not None, False
         self._requested = None
         self._active = response_id
+        if unwanted:
+            self.cancel()
+        return not unwanted
 
     def done(self, response_id: str, status: str) -> None:
         """A response has ended."""
@@ -77,9 +85,11 @@ class ResponseSlot:
         if event_id != f"response-{self._count}":
             return True
         self._requested = None
+        unwanted, self._unwanted = self._unwanted, False
         if code == ACTIVE_RESPONSE:
             self._active = self._active or ""  # of a response whose creation is still on its way to us
-            self._waiting, self._lost_race = self._sent, True
+            if not unwanted:
+                self._waiting, self._lost_race = self._sent, True
         elif self._waiting is not None and self._active is None:
             waiting, self._waiting = self._waiting, None
             self.request(waiting)

@@ -58,9 +58,12 @@ class SpokenResponse:
         """The caller turn that it answers; 0 is the greeting."""
         self.concluded = False
         """Its words are in the records."""
+        self.foreign = False
+        """Of a session that is gone: the one in force knows its words, but not its items."""
         self._playout = playout
         self._settings = settings
         self._items: dict[str, _Item] = {}
+        self._has_audio = False
         self._generated = False
         self._broken = False
         self._cut = False
@@ -127,7 +130,18 @@ class SpokenResponse:
 
     @property
     def has_audio(self) -> bool:
-        return any(item.sent for item in self._items.values())
+        """Something of it can be heard, or was."""
+        return self._has_audio
+
+    @property
+    def text(self) -> str:
+        """All words so far."""
+        return " ".join(filter(None, (item.text for item in self._items.values())))
+
+    @property
+    def broken(self) -> bool:
+        """More was to come, and never will."""
+        return self._broken
 
     @property
     def complete(self) -> bool:
@@ -176,12 +190,16 @@ class SpokenResponse:
             elif played_ms > 0:
                 heard.append(heard_part(item.text, played_ms, item.total_ms))
                 pcm += item.sent[: 2 * int(played_ms * TELEPHONE_RATE_HZ / 1000)]
-        text = " ".join(filter(None, (item.text for item in self._items.values())))
         heard_text = " ".join(filter(None, heard))
         if not heard_text:
             return None
-        interrupted = heard_text != text or self._broken or not self._generated
-        return BotSaid(self.turn, text, heard_text, interrupted=interrupted, pcm=bytes(pcm))
+        interrupted = heard_text != self.text or self._broken or not self._generated
+        return BotSaid(self.turn, self.text, heard_text, interrupted=interrupted, pcm=bytes(pcm))
+
+    def release(self) -> None:
+        """Its words are in the records: the audio is not needed any more."""
+        for item in self._items.values():
+            item.sent = bytearray()
 
     def _item(self, item_id: str) -> _Item:
         if item_id not in self._items:
@@ -190,6 +208,7 @@ class SpokenResponse:
 
     def _play(self, item_id: str, item: _Item, pcm: bytes) -> None:
         if pcm:
+            self._has_audio = True
             item.sent += pcm
             self._playout.play(item_id, pcm)
 

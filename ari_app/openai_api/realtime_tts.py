@@ -29,11 +29,13 @@ from ari_app.openai_api.realtime_session import RealtimeClient, RealtimeSession
 logger = logging.getLogger(__name__)
 
 STAGE = "text-to-speech"
-PIECE_TIMEOUT_S = 10.0
+PIECE_TIMEOUT_S = 4.0
+"""Shorter than the pipeline's own patience, so that it is seen here that the session is of no use any more."""
 MAX_PIECES = 4096
 """Of one sentence waiting to be taken; a server that sends more has run wild."""
 RENEW_AT = 5 / 6
 """Of the session's life."""
+MIN_LIFE_S = 3.0
 SAME_WORDS = 0.8
 """Likeness of what was asked and what was spoken; figures and abbreviations are written in several ways."""
 
@@ -41,10 +43,11 @@ SAME_WORDS = 0.8
 class _Segment:
     """One sentence on its way; `pieces` ends with None or an error."""
 
-    def __init__(self, number: str, text: str, downlink: Downlink) -> None:
+    def __init__(self, number: str, text: str, downlink: Downlink, session: RealtimeSession) -> None:
         self.number = number
         self.text = text
         self.downlink = downlink
+        self.session = session
         self.spoken = ""
         self.response_id = ""
         self.abandoned = False
@@ -63,7 +66,9 @@ class RealtimeTextToSpeech:
         self._client = client
         self._opening = asyncio.Lock()
         self._session: RealtimeSession | None = None
-        self._reader: asyncio.Task[None] | None = None
+        """For new sentences; an older one still speaks those it has begun."""
+        self._readers: set[asyncio.Task[None]] = set()
+        """One for each session; each closes its own."""
         self._renew_at = 0.0
         self._count = 0
         self._segments: dict[str, _Segment] = {}
@@ -77,7 +82,7 @@ class RealtimeTextToSpeech:
         """
         session = await self._current()
         self._count += 1
-        segment = _Segment(f"segment-{self._count}", text, Downlink(self._client.settings))
+        segment = _Segment(f"segment-{self._count}", text, Downlink(self._client.settings), session)
         self._segments[segment.number] = segment
         session.send(
             {
@@ -101,46 +106,59 @@ class RealtimeTextToSpeech:
         await self._current()
 
     async def close(self) -> None:
-        """Close the session; idempotent."""
-        if self._reader:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
-        if self._session:
-            await self._session.close()
-            self._session = None
+        """Close all sessions; idempotent."""
+        self._session = None
+        readers = list(self._readers)
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
 
-    # --- the session
+    # --- sessions
 
     async def _current(self) -> RealtimeSession:
         async with self._opening:
             now = asyncio.get_running_loop().time()
-            if self._session and now > self._renew_at and not self._segments:
-                await self.close()
-            if self._session is None:
+            old = self._session
+            if old is None or now > self._renew_at:
                 try:
                     self._session = await self._client.open()
                 except EngineError as error:
                     raise _in_this_stage(error) from None
-                self._renew_at = now + self._session.lifetime_s * RENEW_AT
-                self._reader = asyncio.create_task(self._read(self._session), name="realtime-tts")
+                self._renew_at = now + max(MIN_LIFE_S, self._session.lifetime_s * RENEW_AT)
+                reader = asyncio.create_task(self._read(self._session), name="realtime-tts")
+                self._readers.add(reader)
+                reader.add_done_callback(self._readers.discard)
+                if old:
+                    self._leave_when_done(old)
+            assert self._session is not None
             return self._session
 
     async def _read(self, session: RealtimeSession) -> None:
-        async with aclosing(session.events()) as events:
-            async for event in events:
-                self._push(event)
-        self._session = None
-        await session.close()
-        lost = list(self._segments.values())
-        self._segments.clear()
-        for segment in lost:
-            segment.put(EngineUnreachable(STAGE, session.ended.message))
+        try:
+            async with aclosing(session.events()) as events:
+                async for event in events:
+                    self._push(event)
+        finally:
+            if self._session is session:
+                self._session = None
+            for segment in [s for s in self._segments.values() if s.session is session]:
+                del self._segments[segment.number]
+                segment.put(EngineUnreachable(STAGE, session.ended.message))
+            await session.close()
+
+    def _leave_when_done(self, session: RealtimeSession) -> None:
+        """Leave a session that speaks no sentence any more and gets no new one."""
+        if session is not self._session and not any(s.session is session for s in self._segments.values()):
+            session.abandon("another session took its place")
 
     async def _next(self, segment: _Segment) -> bytes | None:
         try:
             async with asyncio.timeout(PIECE_TIMEOUT_S):
                 piece = await segment.pieces.get()
         except TimeoutError:
+            if self._session is segment.session:
+                self._session = None  # the next sentence gets another
+            segment.session.abandon("it stopped speaking")
             raise EngineTimeout(STAGE, f"no speech within {PIECE_TIMEOUT_S:g} s") from None
         if isinstance(piece, EngineError):
             raise piece
@@ -151,8 +169,8 @@ class RealtimeTextToSpeech:
         if segment.number not in self._segments:
             return
         segment.abandoned = True
-        if segment.response_id and self._session:
-            self._session.send({"type": "response.cancel", "response_id": segment.response_id})
+        if segment.response_id:
+            segment.session.send({"type": "response.cancel", "response_id": segment.response_id})
 
     # --- events
 
@@ -201,6 +219,7 @@ class RealtimeTextToSpeech:
         if segment is None:
             return
         del self._segments[segment.number]
+        self._leave_when_done(segment.session)
         if text_of(response, "status") == "failed":
             details = object_of(object_of(response, "status_details"), "error")
             segment.put(_in_this_stage(engine_error(details)))

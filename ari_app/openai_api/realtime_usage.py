@@ -9,7 +9,7 @@ from ari_app.dialog.ports import EngineUsed
 from ari_app.openai_api.realtime_protocol import STAGE, number_of, object_of
 
 Prices = Mapping[str, float]
-"""US dollars for a million tokens of each kind that `EngineUsed` names."""
+"""US dollars for a million tokens of each kind that `EngineUsed` names; `minute`: of transcribed audio."""
 
 
 def token_counts(usage: Mapping[str, Any]) -> dict[str, int]:
@@ -34,6 +34,19 @@ class Meter:
         self.tokens = 0
         self.cost_usd: float | None = 0.0 if prices is not None else None
         self._prices = prices
+
+    def count_transcription(self, turn: int, usage: Mapping[str, Any]) -> EngineUsed | None:
+        """Take the usage of one transcript, where it is told in seconds."""
+        seconds = number_of(usage, "seconds")
+        if not seconds:
+            return None
+        cost_usd = None
+        if self._prices is not None and self.cost_usd is not None:
+            cost_usd = seconds / 60 * self._prices.get("minute", 0.0)
+            self.cost_usd += cost_usd
+        return EngineUsed(
+            turn, "transcription", "", {"audio_ms": round(seconds * 1000)}, cost_usd, self.cost_usd
+        )
 
     def count(self, turn: int, usage: Mapping[str, Any]) -> EngineUsed | None:
         """Take the usage of one response; None when the server counted nothing."""

@@ -33,7 +33,7 @@ class Connection(Wire):
     def __init__(self, server: FakeRealtime, number: int, request: web.Request, fault: Fault) -> None:
         super().__init__(server, number, request, fault)
         lifetime_s = LIFETIME_S if fault.expires_s is None else fault.expires_s
-        expires_at = math.ceil(time.time() + lifetime_s)
+        expires_at = math.ceil(time.time() + lifetime_s - fault.clock_ahead_s)
         self.session = default_session(server.new_id("sess"), self.query.get("model", ""), expires_at)
         self.configured = False
         """A session.updated was sent."""

@@ -91,6 +91,8 @@ class Fault:
     input_format: str = ""
     """In force whatever was asked for, such as "audio/pcm"."""
     output_format: str = ""
+    clock_ahead_s: float = 0.0
+    """The client's clock is wrong by so much: expires_at is too early."""
     expires_s: float | None = None
     """After this time: error session_expired, close 1001."""
 

@@ -20,6 +20,7 @@ F = TypeVar("F", bound=Fact)
 SETTINGS = RealtimeSettings("some-model", "some-voice", instructions="Be brief.", transcription_model="ear")
 MANNERS = Manners(apology_pcm=local_sentence(400), hold_pcm=local_sentence(300))
 PRICES = {
+    "minute": 6.0,
     "text_in": 1,
     "text_in_cached": 2,
     "text_out": 4,
@@ -61,10 +62,15 @@ class Talk:
     def __init__(self, settings: RealtimeSettings = SETTINGS, manners: Manners = MANNERS) -> None:
         self.playout = SteppedPlayout()
         self.facts: list[Fact] = []
-        self.remarks: list[str] = []
+        self.remarks: list[tuple[str, str]] = []
         self.meter = Meter(settings.model, PRICES)
         self.core = RealtimeConversation(
-            settings, manners, self.playout, self.facts.append, self.remarks.append, self.meter
+            settings,
+            manners,
+            self.playout,
+            self.facts.append,
+            lambda kind, words: self.remarks.append((kind, words)),
+            self.meter,
         )
         self.now = 100.0
         self.session = Session()

@@ -123,7 +123,7 @@ class Wire:
             await self.send(UNKNOWN_EVENT)
         if fault.garbage:
             for frame in GARBAGE:
-                await self._write(frame)
+                await self.write(frame)
         if fault.error_code:
             await self.error(Violation(fault.error_code, fault.error_message, None))
         if fault.race:
@@ -175,7 +175,7 @@ class Wire:
             self._sent_audio_ms += length_ms
         self._note("out", noted)
         self._sent_events += 1
-        await self._write(json.dumps(event), noted=False)
+        await self.write(json.dumps(event), noted=False)
         for fault in [*self._faults]:
             by_events = fault.after_events is not None and self._sent_events >= fault.after_events
             if by_events or (
@@ -186,7 +186,7 @@ class Wire:
         if every and self._sent_events % every == 0 and event["type"] != UNKNOWN_EVENT["type"]:
             await self.send(UNKNOWN_EVENT)
 
-    async def _write(self, frame: str | bytes, *, noted: bool = True) -> None:
+    async def write(self, frame: str | bytes, *, noted: bool = True) -> None:
         if noted:
             self._note("out", {"type": "(garbage)", "frame": frame})
         with suppress(ConnectionError):

@@ -161,7 +161,8 @@ async def test_a_conversation(fake: FakeRealtime, audio: Literal["pcm", "pcmu"])
     (connection,) = fake.connections
     session = connection.session
     assert session["audio"]["input"]["format"]["type"] == f"audio/{audio}"
-    assert len(phone.all(EngineUsed)) == 3 and not phone.all(EngineFailed)
+    assert [f.stage for f in phone.all(EngineUsed)].count("realtime") == 3
+    assert not phone.all(EngineFailed)
     assert fake.errors == []
 
 
@@ -445,6 +446,37 @@ async def test_a_session_near_its_end_is_changed_in_a_quiet_moment(fake: FakeRea
     texts = [e.event["item"]["content"][0]["text"] for e in fake.received("conversation.item.create")]
     assert texts[1:] == ["Hello.", "Are you there?", "Yes."]
     assert not phone.all(EngineFailed)
+
+
+async def test_a_wrong_clock_does_not_open_sessions_without_end(fake: FakeRealtime) -> None:
+    fake.answers = [Answer("Hello.")]
+    fake.misbehave = [Fault(clock_ahead_s=3900)]
+    async with on_the_line(fake) as phone:
+        await phone.answered(1)
+        await asyncio.sleep(0.5)
+    assert len(fake.connections) == 1
+
+
+async def test_a_call_that_is_answered_while_nobody_is_there_is_bridged(unused_tcp_port: int) -> None:
+    async with RealtimeClient(f"http://127.0.0.1:{unused_tcp_port}/v1", KEY, SETTINGS) as client:
+        phone = Phone(RealtimeBrain(client, MANNERS))
+        await phone.brain.start(phone.playout, phone.facts.append)
+        clock = asyncio.create_task(phone.talk())
+        await phone.until(lambda: any(item.startswith("local.hold") for item in phone.heard()))
+        clock.cancel()
+        await asyncio.gather(clock, return_exceptions=True)
+        await phone.brain.close()
+
+
+async def test_an_event_that_can_not_be_handled_costs_nothing_else(fake: FakeRealtime) -> None:
+    fake.answers = [Answer("Hello."), Answer("Yes.")]
+    async with on_the_line(fake) as phone:
+        await phone.answered(1)
+        for frame in ("[" * 100_000, '{"type":"response.output_audio.delta","content_index":1e999}'):
+            await fake.connections[0].write(frame)
+        await phone.say()
+        await phone.answered(2)
+    assert not phone.all(EngineFailed) and len(fake.connections) == 1
 
 
 async def test_nobody_there(fake: FakeRealtime, unused_tcp_port: int) -> None:

@@ -20,7 +20,7 @@ from ari_app.dialog.ports import (
     GaveUp,
     TurnTimed,
 )
-from tests.fakes.realtime_talk import MANNERS, SETTINGS, Talk
+from tests.fakes.realtime_talk import MANNERS, PRICES, SETTINGS, Talk
 
 ACTIVE = "conversation_already_has_active_response"
 
@@ -335,6 +335,102 @@ def test_what_was_received_is_played_to_its_end_and_the_next_session_goes_on() -
     assert instructions.startswith("Be brief.") and "Go on" in instructions
 
 
+@pytest.mark.parametrize(("known", "whole"), [(True, True), (True, False), (False, True)])
+def test_an_answer_that_is_still_being_heard_is_handed_on_too(known: bool, whole: bool) -> None:
+    """The server is quicker than the ear: a break nearly always comes while the bot is speaking."""
+    talk = Talk()
+    talk.begin()
+    talk.server_hears("u1", transcript="Count." if known else "")
+    talk.answers("r1", "One two three four.", ms=3000, done=whole)
+    talk.silence(400)
+    talk.lose()
+    session = talk.begin()
+    question, answer = (e["item"]["content"][0] for e in session.of("conversation.item.create"))
+    assert question["type"] == ("input_text" if known else "input_audio")
+    assert answer == {
+        "type": "output_text",
+        "text": "One two three four." if whole else "One two three four. —",
+    }
+    assert bool(session.of("response.create")) != whole, "only what was broken off goes on"
+    talk.speak(400)
+    talk.event("input_audio_buffer.speech_started", item_id="u2", audio_start_ms=0)
+    assert not session.of("conversation.item.truncate"), "the new session does not know that item"
+    assert talk.all(BargeIn)
+
+
+def test_a_turn_that_a_stalled_connection_never_took_is_handed_on() -> None:
+    talk = Talk()
+    talk.begin()
+    talk.silence(200)
+    talk.speak(2000)
+    talk.silence(3000)
+    talk.lose()
+    session = talk.begin()
+    assert session.kinds() == ["conversation.item.create", "response.create"]
+
+
+def test_a_response_that_was_asked_for_before_the_caller_spoke_is_cancelled_when_it_comes() -> None:
+    talk = Talk(manners=replace(MANNERS, greeting="Hello."))
+    session = talk.begin()
+    talk.silence(200)
+    talk.speak(200)
+    talk.event("input_audio_buffer.speech_started", item_id="u1", audio_start_ms=0)
+    talk.answers("r0", "Hello.", ms=2000)
+    talk.speak(600)
+    assert session.of("response.cancel") == [{"type": "response.cancel", "response_id": "r0"}]
+    assert not any(talk.playout.sent)
+
+
+def test_nothing_is_asked_for_while_the_caller_speaks_as_the_session_begins() -> None:
+    talk = Talk(manners=replace(MANNERS, greeting="Hello."))
+    talk.silence(200)
+    talk.speak(400)
+    assert talk.begin().kinds() == []
+
+
+def test_without_transcription_the_bot_s_words_do_not_wait_for_the_caller_s() -> None:
+    talk = Talk(replace(SETTINGS, transcription_model=""))
+    talk.begin()
+    talk.server_hears("u1")
+    talk.answers("r1", "One.", ms=400)
+    talk.silence(600)
+    assert [f.text for f in talk.all(BotSaid)] == ["One."]
+
+
+def test_numbers_that_are_none_cost_nothing() -> None:
+    talk = Talk()
+    talk.begin()
+    talk.event("input_audio_buffer.speech_started", item_id="u1", audio_start_ms=float("inf"))
+    talk.event("input_audio_buffer.speech_stopped", item_id="u1", audio_end_ms=float("nan"))
+    talk.event("response.output_audio.delta", response_id="r", item_id="i", content_index=1e300, delta="")
+    usage = {"output_token_details": {"audio_tokens": float("inf")}}
+    talk.answers("r1", "One.", done=False)
+    talk.finishes("r1", usage=usage)
+    talk.silence(1200)
+    assert [f.text for f in talk.all(BotSaid)] == ["One."]
+
+
+def test_a_caller_who_is_too_soft_for_our_detector_is_answered_when_the_bot_is_silent() -> None:
+    talk = Talk(replace(SETTINGS, barge_in="local"))
+    session = talk.begin()
+    talk.silence(400)
+    talk.event("input_audio_buffer.speech_started", item_id="u1", audio_start_ms=100)
+    talk.silence(800)
+    talk.end_turn("u1")
+    assert session.kinds() == ["response.create"]
+
+
+def test_transcription_is_counted_and_priced_by_the_minute() -> None:
+    talk = Talk()
+    talk.begin()
+    talk.server_hears("u1")
+    kind = "conversation.item.input_audio_transcription.completed"
+    talk.event(kind, item_id="u1", transcript="Hi.", usage={"type": "duration", "seconds": 3})
+    (used,) = talk.all(EngineUsed)
+    assert used.tokens == {"audio_ms": 3000}
+    assert used.cost_usd == pytest.approx(PRICES["minute"] / 20)
+
+
 def test_a_turn_without_an_answer_is_handed_to_the_next_session() -> None:
     talk = Talk()
     talk.begin()
@@ -370,7 +466,7 @@ def test_a_turn_spoken_in_a_gap_is_handed_on_and_one_half_spoken_is_completed() 
     talk.silence(1200)
     talk.speak(400)
     session = talk.begin()
-    assert session.kinds() == ["conversation.item.create", "response.create"]
+    assert session.kinds() == ["conversation.item.create"], "the answer follows when the caller has finished"
     assert session.appended_bytes == pytest.approx((400 + 300) * 48, rel=0.1), "the second, with its pre-roll"
 
 
@@ -508,8 +604,24 @@ def test_remarks_of_the_server_change_nothing() -> None:
     talk.event("input_audio_buffer.committed", item_id="idle")
     talk.event("error")
     talk.silence(200)
-    assert message in talk.remarks[0]
+    assert message in talk.remarks[0][1]
     assert not talk.all(EngineFailed) and not any(talk.playout.sent)
+
+
+def test_a_noise_that_the_server_rightly_ignores_is_no_failure() -> None:
+    talk = Talk()
+    session = talk.begin()
+    for _ in range(3):
+        talk.silence(400)
+        talk.speak(500)
+        talk.silence(7500)
+        (probe,) = session.of("session.update")
+        assert probe["session"] == {"type": "realtime"}
+        session.sent.clear()
+        talk.event("session.updated", session={})
+        talk.silence(5000)
+    assert not session.abandoned and not talk.all(EngineFailed)
+    assert not any(talk.playout.sent)
 
 
 @pytest.mark.parametrize("stage", ["after the turn", "after the request", "in mid-answer", "deaf"])

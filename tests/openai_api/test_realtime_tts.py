@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from ari_app.audio.format import bytes_to_ms
-from ari_app.errors import EngineError, EngineRejected, EngineUnreachable
+from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
 from ari_app.openai_api.realtime_protocol import Event, RealtimeSettings
 from ari_app.openai_api.realtime_session import RealtimeClient
 from ari_app.openai_api.realtime_tts import RealtimeTextToSpeech, likeness
@@ -99,6 +99,31 @@ async def test_failures_are_those_of_this_stage_and_the_next_sentence_has_a_new_
         with pytest.raises(kind, match="^text-to-speech: "):
             await spoken_ms(tts, "A sentence that is never heard to its end.")
         assert await spoken_ms(tts, "Better.") == pytest.approx(420, abs=1)
+
+
+async def test_a_session_that_speaks_no_more_is_left_for_another(fake: FakeRealtime) -> None:
+    fake.routine = lambda wish: Answer("Never.", hang=True)
+    async with voice(fake) as tts:
+        with pytest.raises(EngineTimeout, match="no speech within"):
+            await spoken_ms(tts, "Never.")
+        fake.routine = as_asked
+        assert await spoken_ms(tts, "Better.") == pytest.approx(420, abs=1)
+    assert len(fake.connections) == 2
+
+
+async def test_a_session_near_its_end_speaks_what_it_has_begun(fake: FakeRealtime) -> None:
+    fake.routine = lambda wish: Answer("A long sentence.", audio_ms=6000, speed=4)
+    fake.misbehave = [Fault(clock_ahead_s=3597)]
+    async with voice(fake) as tts:
+        await tts.warm()
+        await asyncio.sleep(2.8)
+        first = asyncio.ensure_future(spoken_ms(tts, "A long sentence."))
+        await asyncio.sleep(0.7)
+        fake.routine = as_asked
+        assert await spoken_ms(tts, "Better.") == pytest.approx(420, abs=1)
+        assert len(fake.connections) == 2 and not first.done()
+        assert await first == pytest.approx(6000, abs=1)
+        await fake.until(lambda: fake.connections[0].closed)
 
 
 async def test_a_failed_response_is_an_error(fake: FakeRealtime) -> None:
