@@ -1,20 +1,23 @@
-"""The command line: `serve`, `dial`, `demo`, `offline`. Errors become one sentence and an exit code."""
+"""The command line: `serve`, `dial`, `check`, `demo`, `offline`. Errors become one sentence and an exit code."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from ari_app import __version__, logs
+from ari_app.ari.instances import state_directory
 from ari_app.ari.outcome import Outcome
 from ari_app.call import Progress
 from ari_app.config import Config, load, require_ari, require_keys, secret_paths, unknown_names
@@ -66,6 +69,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     dial.add_argument("number", help="number to call, digits with an optional leading +")
     _add_settings(dial)
+
+    check = commands.add_parser(
+        "check",
+        help="look at everything that the next call needs, and say what is wrong and what to do",
+        epilog="exit codes: 0 nothing failed, 1 ours or an engine, 2 a setting, 3 Asterisk",
+    )
+    check.add_argument("--json", metavar="FILE", help="also write the findings and figures as JSON")
+    check.add_argument("--number", metavar="N", help="also say whether this number may be called")
+    check.add_argument(
+        "--reg-timeout",
+        type=float,
+        metavar="S",
+        help="how long the trunk may take to register (default: SIP_REG_TIMEOUT, else 15)",
+    )
+    _add_settings(check)
 
     demo = commands.add_parser("demo", help="a whole conversation with no key, no trunk and no phone")
     demo.add_argument(
@@ -286,15 +304,57 @@ def _print_progress(what: object) -> None:
     print(line, flush=True)
 
 
+# --- check -------------------------------------------------------------------------------------------
+
+
+async def _check(arguments: argparse.Namespace) -> int:
+    from ari_app.check import findings as found
+    from ari_app.check.run import run_checks
+
+    json_path = _json_path(arguments)
+    timeout = os.environ.get("SIP_REG_TIMEOUT", "")
+    reg_timeout_s = arguments.reg_timeout or (float(timeout) if timeout.isdigit() else 15.0)
+    findings: list[found.Finding] = []
+    try:
+        config, unknown = load_config(arguments)
+    except ConfigError as error:
+        findings.append(
+            found.Finding("settings", found.Level.FAILED, str(error).rstrip("."), exit_code=found.EXIT_CONFIG)
+        )
+        print(found.line(findings[0]))
+    else:
+        logs.configure(debug=config.debug, quiet=True, log_format=config.log_format)
+        async for finding in run_checks(
+            config,
+            unknown,
+            environ=os.environ,
+            state_dir=state_directory(),
+            today=datetime.now(UTC).date(),
+            reg_timeout_s=reg_timeout_s,
+            number=arguments.number,
+        ):
+            findings.append(finding)
+            print(found.line(finding), flush=True)
+        print(found.summary(findings))
+    if json_path is not None:
+        json_path.write_text(json.dumps(found.as_json(findings), indent=2) + "\n", encoding="utf-8")
+    return found.exit_code(findings)
+
+
+def _json_path(arguments: argparse.Namespace) -> Path | None:
+    json_path = Path(arguments.json) if arguments.json else None
+    if json_path is not None and (json_path.is_dir() or not os.access(json_path.parent, os.W_OK)):
+        raise ConfigError(f"--json: {json_path} is a folder, or is in one that can't be written.")
+    return json_path
+
+
 # --- demo and offline --------------------------------------------------------------------------------
 
 
 async def _demo(arguments: argparse.Namespace) -> int:
     from ari_app.demo import run
 
-    json_path = Path(arguments.json) if arguments.json else None
-    if json_path is not None and (json_path.is_dir() or not os.access(json_path.parent, os.W_OK)):
-        raise ConfigError(f"--json: {json_path} is a folder, or is in one that can't be written.")
+    json_path = _json_path(arguments)
     logs.configure(debug=False, quiet=True)
     task = asyncio.current_task()
     assert task is not None
@@ -352,6 +412,7 @@ async def _offline(arguments: argparse.Namespace) -> int:
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], Coroutine[Any, Any, int]]] = {
     "serve": _serve,
     "dial": _dial,
+    "check": _check,
     "demo": _demo,
     "offline": _offline,
 }

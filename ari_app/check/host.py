@@ -1,0 +1,108 @@
+"""This machine: ports against limits, disk, the state directory, what may be dialled. Shell."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from ari_app.check.findings import EXIT_CONFIG, Finding, Level
+from ari_app.config import Config
+from ari_app.errors import AriAppError
+from ari_app.guard import is_number, refusal
+from ari_app.ledger import Ledger
+
+PORTS_PER_CALL = 4
+"""Of Asterisk: RTP and RTCP of the caller's leg and of ours."""
+FILES_PER_CALL = 16
+FILES_FOR_ALL = 64
+RECORDING_BYTES_PER_HOUR = 250e6
+"""Stereo of the call, and each turn once more, at 8 kHz."""
+LOW_HOURS, NO_HOURS = 24.0, 1.0
+
+
+def check_ports(config: Config, environ: Mapping[str, str]) -> list[Finding]:
+    """Room for MAX_CALLS in every range and limit that calls take from."""
+    calls = config.max_calls
+    findings = []
+    if config.rtp_ports is not None:
+        low, high = config.rtp_ports
+        findings.append(_room("RTP_PORTS", high - low + 1, calls, 1))
+    low_text, _, high_text = environ.get("SIP_RTP_PORTS", "").partition("-")
+    if low_text.isdigit() and high_text.isdigit():
+        findings.append(_room("SIP_RTP_PORTS", int(high_text) - int(low_text) + 1, calls, PORTS_PER_CALL))
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < FILES_FOR_ALL + FILES_PER_CALL * calls:
+        text = f"{files} open files are too few for {calls} calls"
+        remedy = (
+            f"raise the limit (ulimit -n) to {FILES_FOR_ALL + FILES_PER_CALL * calls}, or lower MAX_CALLS"
+        )
+        findings.append(Finding("ports", Level.WARNING, text, remedy))
+    if all(finding.level is Level.OK for finding in findings):
+        where = " and ".join(finding.text for finding in findings) or "any free port"
+        return [
+            Finding("ports", Level.OK, f"room for MAX_CALLS={calls}: {where}", figures={"max_calls": calls})
+        ]
+    return [finding for finding in findings if finding.level is not Level.OK]
+
+
+def _room(setting: str, ports: int, calls: int, per_call: int) -> Finding:
+    room = ports // per_call
+    if room >= calls:
+        return Finding("ports", Level.OK, f"{setting} has {ports} ports")
+    return Finding(
+        "ports",
+        Level.FAILED,
+        f"{setting} has room for {room} calls, and MAX_CALLS is {calls}",
+        f"widen {setting} to {calls * per_call} ports, or set MAX_CALLS={max(room, 1)}",
+        exit_code=EXIT_CONFIG,
+    )
+
+
+def check_disk(config: Config) -> Finding:
+    """Room and rights for recordings."""
+    if not config.save_recordings:
+        return Finding("recordings", Level.SKIPPED, "nothing is recorded (SAVE_RECORDINGS)")
+    folder = Path(config.recordings_dir).absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        remedy = "let this user write there, or set RECORDINGS_DIR to another folder"
+        return Finding("recordings", Level.FAILED, f"{existing} can't be written", remedy)
+    free_bytes = shutil.disk_usage(existing).free
+    hours = free_bytes / RECORDING_BYTES_PER_HOUR
+    text = f"{free_bytes / 1e9:.1f} GB free in {folder}, about {hours:.0f} hours of calls"
+    figures = {"free_bytes": free_bytes, "hours": round(hours, 1)}
+    if hours < LOW_HOURS:
+        level = Level.FAILED if hours < NO_HOURS else Level.WARNING
+        return Finding("recordings", level, text, "delete old recordings, or add disk space", figures)
+    return Finding("recordings", Level.OK, text, figures=figures)
+
+
+def check_dialling(config: Config, state_dir: Path, number: str | None) -> Finding:
+    """Whether `dial` would be let, for one number or at all."""
+    rules = config.dial_rules
+    if number is not None and (reason := _forbidden(config, number)) is not None:
+        return Finding("dialling", Level.FAILED, reason.rstrip("."), exit_code=EXIT_CONFIG)
+    ledger = Ledger(state_dir, rules)
+    try:
+        reason = ledger.why_not()
+        left_min = ledger.remaining_s() / 60
+    except AriAppError as error:
+        remedy = "let this user write to the state directory (XDG_STATE_HOME)"
+        return Finding("dialling", Level.FAILED, str(error), remedy)
+    figures = {"minutes_left": round(left_min, 1)}
+    if reason is not None:
+        return Finding("dialling", Level.WARNING, reason.rstrip("."), figures=figures)
+    ranges = [f"extensions of up to {rules.extension_digits} digits"] if rules.extension_digits else []
+    ranges += [f"+{rules.country_code}"] if rules.country_code else []
+    who = f"{number} may be called" if number is not None else ", ".join([*ranges, *rules.allow]) or "nobody"
+    text = f"{who}; {left_min:.0f} of {rules.daily_minutes} minutes left"
+    return Finding("dialling", Level.OK, text, figures=figures)
+
+
+def _forbidden(config: Config, number: str) -> str | None:
+    if not is_number(number):
+        return f"'{number}' is not a number to call."
+    return refusal(number, config.dial_rules)
