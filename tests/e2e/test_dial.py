@@ -22,6 +22,8 @@ from tests.e2e.checks import asterisk_footprint, asterisk_settled, word_error_ra
 from tests.e2e.conftest import settings_for
 
 QUESTION = "What does a new bicycle tyre cost?"
+OPENED = "5551234"
+"""A number that nothing but DIAL_ALLOW opens."""
 
 
 @asynccontextmanager
@@ -38,7 +40,9 @@ async def start_dial(
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ari_app", "dial", *arguments),
         cwd=folder,
-        env=clean_environment(settings_for(asterisk, backend_url, folder / "recordings")),
+        env=clean_environment(
+            settings_for(asterisk, backend_url, folder / "recordings") | {"DIAL_ALLOW": OPENED}
+        ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -64,7 +68,7 @@ async def test_a_call_is_placed_held_and_ended_by_the_callee(
     ):
         before = await asterisk_footprint(asterisk)
         dialing = await start_dial(
-            *(asterisk, backend_url, tmp_path, "5551234", "--greeting", "Hello, this is a test call."),
+            *(asterisk, backend_url, tmp_path, OPENED, "--greeting", "Hello, this is a test call."),
             *("--system-message", "Facts: A new bicycle tyre costs twenty euros.", "--mode", mode),
         )
         call = await phone.wait_incoming(20)
@@ -109,6 +113,17 @@ async def test_a_refused_call_tells_why(
     assert result[1].splitlines()[-1].startswith(f"ended: {word}")
     assert len(phone.calls) == 1
     assert left == before
+
+
+async def test_a_number_that_no_rule_opens_is_never_dialled(
+    asterisk_prefix: Prefix, backend_url: str, tmp_path: Path
+) -> None:
+    async with RefusingPhone(486) as phone, asterisk_calling(asterisk_prefix, phone.address) as asterisk:
+        code, out, err = await finish(await start_dial(asterisk, backend_url, tmp_path, "5559999"))
+    assert code == 2
+    assert out == ""
+    assert "DIAL_ALLOW=5559999" in err and len(err.splitlines()) == 1
+    assert phone.calls == []
 
 
 async def test_nobody_answers(asterisk_prefix: Prefix, backend_url: str, tmp_path: Path) -> None:
