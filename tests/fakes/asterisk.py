@@ -19,6 +19,7 @@ import asyncio
 import base64
 import json
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,9 @@ class Operation:
 OPERATIONS = (
     Operation("asterisk", "ping", "GET", "/asterisk/ping", "AsteriskPing"),
     Operation("asterisk", "getInfo", "GET", "/asterisk/info", "AsteriskInfo", optional=("only",)),
+    Operation("asterisk", "getGlobalVar", "GET", "/asterisk/variable", "Variable", needed=("variable",)),
+    Operation("applications", "get", "GET", "/applications/{applicationName}", "Application"),
+    Operation("endpoints", "get", "GET", "/endpoints/{tech}/{resource}", "Endpoint"),
     Operation("applications", "filter", "PUT", "/applications/{applicationName}/eventFilter", "Application"),
     Operation("channels", "list", "GET", "/channels", "List[Channel]"),
     Operation("channels", "get", "GET", "/channels/{channelId}", "Channel"),
@@ -125,6 +129,8 @@ class Channel:
     variables: dict[str, str] = field(default_factory=dict)
     rtp: socket.socket | None = None
     """Where an ExternalMedia channel receives."""
+    external_host: str = ""
+    """Where it sends."""
     answered: bool = False
 
     def json(self) -> dict[str, Any]:
@@ -185,6 +191,12 @@ class FakeAsterisk:
         self.connections = 0
         """Event websockets opened so far."""
         self.unknown_endpoints: set[str] = set()
+        self.endpoints: dict[str, str] = {}
+        """State by technology/resource."""
+        self.variables: dict[str, str] = {"EPOCH": str(int(time.time()))}
+        """Global ones."""
+        self.relay: Callable[[int, bytes], bytes | None] | None = lambda index, packet: packet
+        """What becomes of the RTP between two media channels in one bridge; None for a packet loses it."""
         self._port = 0
         self._runner: web.AppRunner | None = None
         self._scripts: list[Script] = []
@@ -339,6 +351,7 @@ class FakeAsterisk:
             fields["tech_cause"] = tech_cause
         self.event(channel_id, "ChannelDestroyed", **fields)
         if channel.rtp:
+            asyncio.get_running_loop().remove_reader(channel.rtp)
             channel.rtp.close()
         del self.channels[channel_id]
 
@@ -479,6 +492,20 @@ class FakeAsterisk:
     def _asterisk_getInfo(self, place: dict[str, str], body: Any) -> Any:
         return {"system": {"version": "22.10.1", "entity_id": "fake"}}
 
+    def _asterisk_getGlobalVar(self, place: dict[str, str], body: Any) -> Any:
+        return {"value": self.variables.get(place["variable"], "")}
+
+    def _applications_get(self, place: dict[str, str], body: Any) -> Any:
+        if place["applicationName"] not in self._sockets:
+            raise Refused(404, "Application not found")
+        return {"name": place["applicationName"]}
+
+    def _endpoints_get(self, place: dict[str, str], body: Any) -> Any:
+        state = self.endpoints.get(f"{place['tech']}/{place['resource']}")
+        if state is None:
+            raise Refused(404, "Endpoint not found")
+        return {"technology": place["tech"], "resource": place["resource"], "state": state}
+
     def _applications_filter(self, place: dict[str, str], body: Any) -> Any:
         if place["applicationName"] not in self._sockets:
             raise Refused(404, "Application not found")
@@ -507,6 +534,7 @@ class FakeAsterisk:
         rtp.bind(("127.0.0.1", 0))
         rtp.setblocking(False)
         channel = Channel(place["channelId"], "UnicastRTP/1", "Down", dialled_app=place["app"], rtp=rtp)
+        channel.external_host = place.get("external_host", "")
         self.channels[channel.id] = channel
         host, port = rtp.getsockname()
         where = {"UNICASTRTP_LOCAL_ADDRESS": host, "UNICASTRTP_LOCAL_PORT": str(port)}
@@ -571,6 +599,27 @@ class FakeAsterisk:
                 raise Refused(400, "Channel not found")
             self._channel({"channelId": channel_id}, in_stasis=True)
         self.bridges[place["bridgeId"]] += wanted
+        members = [self.channels[channel_id] for channel_id in self.bridges[place["bridgeId"]]]
+        if len(members) == 2 and all(member.rtp for member in members):
+            self._relay_between(*members)
+
+    def _relay_between(self, one: Channel, other: Channel) -> None:
+        """Two media channels hear each other; with a phone in the bridge the test does it by hand."""
+        counts = {one.id: 0, other.id: 0}
+
+        def forward(channel: Channel, peer: Channel) -> None:
+            assert channel.rtp is not None and peer.rtp is not None
+            packet = channel.rtp.recv(2048)
+            if self.relay is not None:
+                packet_or_none = self.relay(counts[channel.id], packet)
+                host, _, port = peer.external_host.rpartition(":")
+                if packet_or_none is not None:
+                    peer.rtp.sendto(packet_or_none, (host, int(port)))
+            counts[channel.id] += 1
+
+        for channel, peer in ((one, other), (other, one)):
+            assert channel.rtp is not None
+            asyncio.get_running_loop().add_reader(channel.rtp, forward, channel, peer)
 
     def _bridge_json(self, bridge_id: str) -> dict[str, Any]:
         return {"id": bridge_id, "name": "", "channels": self.bridges[bridge_id], "bridge_type": "mixing"}
