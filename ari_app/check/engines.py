@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from urllib.parse import urlsplit
 
 from ari_app.audio.format import SAMPLE_BYTES
 from ari_app.brains import realtime_settings, text_to_speech
@@ -178,7 +179,8 @@ def stage_finding(
     if timed.error is not None:
         return _failure(subject, setting, model_setting, stage, timed.error, listed, figures)
     figures["latency_ms"] = round(timed.took_ms)
-    text = f"{stage.model}, {timed.what} after {timed.took_ms:.0f} ms"
+    server = urlsplit(stage.base_url).netloc
+    text = f"{stage.model} at {server}: {timed.what} after {timed.took_ms:.0f} ms"
     ends = _end(stage, listed)
     if ends is not None:
         day, successor = ends
