@@ -28,7 +28,7 @@ from ari_app.health import Health
 from ari_app.ledger import Ledger
 from ari_app.logs import mask_number
 from ari_app.record.recorder import recording_directory
-from ari_app.rtp.endpoint import RtpSender, bind
+from ari_app.rtp.endpoint import RtpSender, bind, own_address
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class App:
         self._tasks: set[asyncio.Task[object]] = set()
         self._draining = False
         self._client: AriClient
+        self._rtp_host = ""
         self._sender = RtpSender()
         self._brains: Brains
 
@@ -144,7 +145,8 @@ class App:
             instance = stack.enter_context(
                 Instance(state_directory(), self._tag, config.ari_url, self._app_name)
             )
-            bind(config.rtp_host, config.rtp_ports).close()  # a wrong address is found now, not by a caller
+            self._rtp_host = await own_address(config.rtp_host, config.ari_url)
+            bind(self._rtp_host, config.rtp_ports).close()  # a wrong address is found now, not by a caller
             self._brains = await build_brains(config, stack)
             await stack.enter_async_context(self._sender)
             self._client = await stack.enter_async_context(
@@ -244,7 +246,7 @@ class App:
             brain=farewell,
             settings=CallSettings(
                 tag=self._tag,
-                rtp_host=config.rtp_host,
+                rtp_host=self._rtp_host,
                 rtp_ports=config.rtp_ports,
                 max_call_s=config.max_call_seconds,
                 recording_directory=record,

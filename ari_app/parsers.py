@@ -124,6 +124,14 @@ def address(value: str) -> str:
     return value
 
 
+def address_or_auto(value: str) -> str:
+    """An IP address of one interface, or the word auto."""
+    try:
+        return value if value == "auto" else address(value)
+    except ValueError as fault:
+        raise ValueError(f"{fault}, or auto") from None
+
+
 def any_address(value: str) -> str:
     """An IP address to listen on, also that of all interfaces."""
     try:
@@ -176,9 +184,7 @@ def port_range(value: str) -> tuple[int, int] | None:
 def dial_endpoint(value: str) -> str:
     """An Asterisk dial string with a place for the number."""
     if value.count("{number}") != 1 or not re.fullmatch(r"[A-Za-z0-9]+/[^\s,;&|]+", value):
-        raise ValueError(
-            "must be an Asterisk dial string with {number} in it, such as PJSIP/{number}@outbound"
-        )
+        raise ValueError("must be an Asterisk dial string with {number} in it, such as PJSIP/{number}@trunk")
     return value
 
 

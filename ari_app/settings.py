@@ -56,7 +56,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     # Audio between Asterisk and the application
     Setting(
-        "RTP_HOST", "127.0.0.1", "Our address for RTP, as Asterisk reaches it", parsers.address, "--rtp-host"
+        "RTP_HOST",
+        "auto",
+        "Our address for RTP, as Asterisk reaches it; auto: the one from which we reach ARI_URL",
+        parsers.address_or_auto,
+        "--rtp-host",
     ),
     Setting(
         "RTP_PORTS", "", "Our UDP ports for RTP, e.g. 40000-40999; empty: any free port", parsers.port_range

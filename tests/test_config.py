@@ -62,7 +62,7 @@ def test_precedence_is_flag_then_environment_then_dotenv_then_default() -> None:
         ("ARI_URL", "http://127.0.0.1:99999", "port from 1 to 65535"),
         ("OPENAI_BASE_URL", "http://127.0.0.1:70000/v1", "port from 1 to 65535"),
         ("RTP_HOST", "localhost", "IP address"),
-        ("RTP_HOST", "0.0.0.0", "one interface"),
+        ("RTP_HOST", "0.0.0.0", "one interface, since Asterisk sends to it, or auto"),
         ("LANGUAGE", "english", "two letters"),
         ("RTP_PORTS", "4000", "40000-40999"),
         ("RTP_PORTS", "5000-4000", "lower one first"),

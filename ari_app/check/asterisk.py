@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ari_app.ari.client import AriClient
@@ -21,6 +22,7 @@ from ari_app.check.loop import Heard
 from ari_app.check.media import Loop
 from ari_app.config import Config
 from ari_app.errors import AriAppError, AriError, AriNotFound, AriUnauthorized, AriUnreachable, MediaError
+from ari_app.rtp.endpoint import own_address
 
 REGISTER_TIMEOUT_S = 10.0
 LOSS_WARNING_PERCENT, LOSS_FAILED_PERCENT = 1.0, 10.0
@@ -171,6 +173,7 @@ async def check_loop(config: Config, state_dir: Path) -> Finding:
     tag = server_tag(app, config.ari_url)
     subject = "rtp loop"
     try:
+        config = replace(config, rtp_host=await own_address(config.rtp_host, config.ari_url))
         with Instance(state_dir, tag, config.ari_url, app) as instance:
             heard = await _measure(config, app, instance)
     except TimeoutError:

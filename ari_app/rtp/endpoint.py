@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from ari_app.audio.format import FRAME_BYTES, SAMPLE_BYTES, SILENT_FRAME
 from ari_app.dialog.ports import PlayoutMark
@@ -232,6 +233,37 @@ class RtpSender:
             except Exception:  # one leg's fault must not stop the sender of all
                 logger.exception("an RTP leg failed; it is no longer sent")
                 self.remove(leg)
+
+
+async def own_address(rtp_host: str, ari_url: str) -> str:
+    """Where Asterisk sends its RTP: `rtp_host`, or for `auto` our address on the way to Asterisk.
+
+    Nothing is sent: connecting a UDP socket only asks the routing table.
+
+    Raises:
+        MediaError: Asterisk's host has no address, or none that we have a way to.
+    """
+    if rtp_host != "auto":
+        return rtp_host
+    host = urlsplit(ari_url).hostname
+    problem: OSError
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise MediaError(
+            f"{host} of ARI_URL is not found ({error.strerror}), and RTP_HOST is auto"
+        ) from error
+    # Asterisk's HTTP server and its media listen on IPv4 unless told otherwise, and localhost is both.
+    for family, _, _, _, target in sorted(found, key=lambda info: info[0] != socket.AF_INET):
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            try:
+                probe.connect(target)
+            except OSError as error:
+                problem = error
+            else:
+                address: str = probe.getsockname()[0]
+                return address
+    raise MediaError(f"there is no way to {host} of ARI_URL ({problem.strerror}), and RTP_HOST is auto")
 
 
 def bind(host: str, ports: tuple[int, int] | None) -> socket.socket:

@@ -13,7 +13,7 @@ import pytest
 from ari_app.audio.codec import pcm16_to_slin, slin_to_pcm16
 from ari_app.dialog.ports import ItemFinished, ItemStarted, PlayoutMark
 from ari_app.errors import MediaError
-from ari_app.rtp.endpoint import RtpEndpoint, RtpSender, bind
+from ari_app.rtp.endpoint import RtpEndpoint, RtpSender, bind, own_address
 from ari_app.rtp.pacer import MAX_BURST_FRAMES
 from tests.fakes.rtp_peer import RtpPeer
 
@@ -388,3 +388,24 @@ def test_an_address_that_is_not_ours_is_refused() -> None:
 def test_voice_is_marked_for_the_network() -> None:
     with bind("127.0.0.1", None) as bound:
         assert bound.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == 0xB8
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8088", "http://localhost:8088", "https://127.9.9.9"])
+async def test_our_address_is_the_one_that_asterisk_is_reached_from(url: str) -> None:
+    address = await own_address("auto", url)
+    assert address.startswith("127.")
+    with bind(address, None) as bound:
+        assert bound.getsockname()[0] == address
+
+
+async def test_an_ipv6_address_of_asterisk_gives_one_of_ours() -> None:
+    assert await own_address("auto", "http://[::1]:8088") == "::1"
+
+
+async def test_an_address_that_was_set_is_taken_as_it_is() -> None:
+    assert await own_address("192.0.2.7", "http://no-such-host.invalid") == "192.0.2.7"
+
+
+async def test_a_host_that_is_not_found_is_named_with_both_settings() -> None:
+    with pytest.raises(MediaError, match=r"no-such-host\.invalid of ARI_URL is not found .*RTP_HOST"):
+        await own_address("auto", "http://no-such-host.invalid:8088")
