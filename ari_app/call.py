@@ -60,7 +60,7 @@ class Dial:
     """What an outbound call needs."""
 
     endpoint: str
-    """Asterisk dial string, e.g. `PJSIP/100@outbound`."""
+    """Asterisk dial string, e.g. `PJSIP/100@trunk`."""
     caller_id: str = ""
     ring_timeout_s: float = 45
 

@@ -69,7 +69,7 @@ SETTINGS: tuple[Setting, ...] = (
     # Outbound calls
     Setting(
         "DIAL_ENDPOINT",
-        "PJSIP/{number}@outbound",
+        "PJSIP/{number}@trunk",
         "Dial string for outbound calls",
         parsers.dial_endpoint,
         "--endpoint",
@@ -368,10 +368,10 @@ SETTINGS: tuple[Setting, ...] = (
 
 OTHER_NAMES: frozenset[str] = frozenset(
     (
-        # Asterisk's side, read by asterisk-config/render.py
+        # Asterisk's side, read by asterisk-config/environment.py
         *("SIP_DOMAIN", "SIP_USERNAME", "SIP_PASSWORD", "SIP_AUTH_USERNAME", "SIP_TRANSPORT", "SIP_PORT"),
         *("SIP_PROXY", "SIP_REG_TIMEOUT", "STUN_SERVER", "SIP_REGISTER", "SIP_PEERS", "SIP_SRTP"),
-        *("SIP_CODECS", "SIP_CALLER_ID", "SIP_LISTEN_PORT", "SIP_ACCOUNTS", "SIP_RTP_PORTS"),
+        *("SIP_CODECS", "SIP_CA_FILE", "SIP_LISTEN_PORT", "SIP_RTP_PORTS"),
         *("EXTERNAL_ADDRESS", "LOCAL_NETS", "BOT_EXTENSION", "FALLBACK_EXTENSION"),
         # the system's
         *("PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_STATE_HOME"),

@@ -2,9 +2,12 @@
 """Renders the Asterisk configuration from `templates/`: one set for the private Asterisk and for containers.
 
     python3 asterisk-config/render.py --out DIR --set modules_dir=/usr/lib/... [--set KEY=VALUE ...]
+    python3 asterisk-config/render.py --out DIR --from-environment     (SIP_DOMAIN and the others, see environment.py)
 
 Standard library only, because it also runs where nothing else is installed. A template holds {{setting}}
-placeholders and no logic. Passwords that nobody gave are generated once and kept in DIR/credentials.
+placeholders; lines between {{when setting}} and {{end}} stay when that setting is not empty, and a line that is
+only `key = {{setting}}` falls away when it is. Passwords that nobody gave are generated once and kept in
+DIR/credentials.
 """
 
 from __future__ import annotations
@@ -21,17 +24,26 @@ from pathlib import Path
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
-OPTIONAL_FILES = {"pjsip_outbound.conf": "outbound_contact"}
-"""Files that hold nothing while their setting is empty; they exist always, because others include them."""
-
 STATE_FOLDERS = ("lib", "run", "log", "spool/recording")
 """Asterisk does not make these itself; without spool/recording ARI recordings fail."""
 
 _PLACEHOLDER = re.compile(r"\{\{([a-z_]+)\}\}")
+_CONDITION = re.compile(r"\{\{(?:when ([a-z_]+)|end)\}\}")
+_PLAIN_LINE = re.compile(r"[A-Za-z_]+ = \{\{([a-z_]+)\}\}")
 
 
 class SettingError(ValueError):
-    """A setting is missing, unknown or not acceptable; the text is one sentence that names it."""
+    """A setting is missing, unknown or not acceptable; the text is one sentence that names it.
+
+    Args:
+        name: of the setting; empty when the fault is none of a single one.
+        fault: what goes on from the name, e.g. "must be a port".
+    """
+
+    def __init__(self, name: str, fault: str) -> None:
+        super().__init__(f"{name} {fault}".lstrip())
+        self.name = name
+        self.fault = fault
 
 
 # --- what a value may be: each check returns what is wrong with it, or "" ----------------------------------
@@ -72,6 +84,23 @@ def _one_address(value: str) -> str:
     return fault
 
 
+def _each(check: Check) -> Check:
+    """For a list with commas."""
+    return lambda value: next((fault for part in value.split(",") if (fault := check(part))), "")
+
+
+def _one_of(*choices: str) -> Check:
+    return lambda value: "" if value in choices else f"must be {', '.join(choices[:-1])} or {choices[-1]}"
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.IPv4Network(value)
+    except ValueError:
+        return "must be IPv4 networks such as 192.168.1.0/24, with commas between them"
+    return ""
+
+
 _folder = _matches(r"/[^\x00-\x1f\x7f]*", "an absolute path")
 _name = _matches(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits, '_', '.' or '-'")
 _extension = _matches(
@@ -79,7 +108,17 @@ _extension = _matches(
     "an extension: 1 to 32 digits, letters, '+', '*' or '#', the first not a letter",
 )
 _password = _matches(r"[!-~]{12,128}", "12 to 128 printable ASCII characters without spaces")
-_contact = _matches(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:[0-9]{1,5})?", "a host or host:port")
+_HOST = r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}"
+_host = _matches(_HOST, "a host name or IPv4 address, without a port")
+_host_and_port = _matches(rf"{_HOST}(:[0-9]{{1,5}})?", "a host or host:port")
+_peer = _matches(rf"{_HOST}(/[0-9]{{1,2}})?", "host names, addresses or networks, with commas between them")
+# RFC 3261, section 25.1: what may stand in the user part of a SIP URI as it is; ";" would begin a parameter.
+_sip_user = _matches(
+    r"[A-Za-z0-9_.!~*'()&=+$,?/-]{1,64}",
+    "the user part of the SIP account: letters, digits and _.!~*'()&=+$,?/- without '@domain'",
+)
+_auth_user = _matches(r'[^"\\\x00-\x1f\x7f]{1,128}', "up to 128 characters without quotes and backslashes")
+_trunk_password = _matches(r"[^\x00-\x1f\x7f]{1,128}", "up to 128 characters")
 _sound = _matches(
     r"/[A-Za-z0-9_./ -]*[A-Za-z0-9_-]",
     "an absolute path of letters, digits, spaces, '_', '.', '/' and '-'",
@@ -118,7 +157,25 @@ SETTINGS: Mapping[str, Setting] = {
     "sip_port": Setting(_port, "UDP port SIP listens on", "5060"),
     "media_address": Setting(_one_address, "address for the media of SIP calls", "127.0.0.1"),
     "caller_password": Setting(_password, "password of the SIP account demo-caller", secret=True),
-    "outbound_contact": Setting(_or_empty(_contact), "host:port where outbound calls go; empty: nowhere", ""),
+    "external_address": Setting(_or_empty(_host), "our address as the outside sees it; empty: no NAT", ""),
+    "local_nets": Setting(_or_empty(_each(_network)), "networks that reach us without NAT", ""),
+    "trunk_domain": Setting(_or_empty(_host), "the trunk's host; empty: no trunk, no outbound calls", ""),
+    "trunk_port": Setting(_or_empty(_port), "its port; empty: as DNS says, else 5060, 5061 for TLS", ""),
+    "trunk_transport": Setting(_one_of("udp", "tcp", "tls"), "how to reach it", "udp"),
+    "trunk_proxy": Setting(_or_empty(_host_and_port), "outbound proxy", ""),
+    "trunk_username": Setting(_or_empty(_sip_user), "our account; empty: the trunk knows us by address", ""),
+    "trunk_password": Setting(_or_empty(_trunk_password), "its password", ""),
+    "trunk_auth_username": Setting(_or_empty(_auth_user), "if it differs from the account", ""),
+    "trunk_register": Setting(_one_of("yes", "no"), "whether to register the account", "yes"),
+    "trunk_peers": Setting(_or_empty(_each(_peer)), "who else may call in as the trunk", ""),
+    "trunk_srtp": Setting(_one_of("no", "sdes"), "encrypt the media (RFC 4568)", "no"),
+    "trunk_codecs": Setting(
+        _each(_one_of("ulaw", "alaw", "g722")), "codecs in order of preference", "ulaw,alaw"
+    ),
+    "trunk_ca_file": Setting(
+        _folder, "certificates that a TLS trunk may be signed by", "/etc/ssl/certs/ca-certificates.crt"
+    ),
+    "log_format": Setting(_one_of("text", "json"), "of the console's lines", "text"),
     "rtp_start": Setting(_port, "first UDP port for media", "10000"),
     "rtp_end": Setting(_port, "last UDP port for media", "20000"),
     "app_name": Setting(_name, "Stasis application that takes the calls", "ari_app"),
@@ -129,8 +186,18 @@ SETTINGS: Mapping[str, Setting] = {
     ),
 }
 
-COMPUTED = ("config_dir", "credentials_dir")
-"""Placeholders that follow from --out."""
+COMPUTED = (
+    "config_dir",
+    "credentials_dir",
+    "trunk_uri",
+    "trunk_account_uri",
+    "trunk_proxy_uri",
+    "trunk_match",
+) + (
+    *("trunk_auth", "trunk_auth_name", "trunk_registers", "trunk_tcp", "trunk_tls", "trunk_encryption"),
+    *("tls_port", "console_format"),
+)
+"""Placeholders that follow from --out and from other settings."""
 
 
 def resolve(given: Mapping[str, str], credentials: Mapping[str, str]) -> dict[str, str]:
@@ -141,24 +208,61 @@ def resolve(given: Mapping[str, str], credentials: Mapping[str, str]) -> dict[st
     """
     unknown = sorted(set(given) - set(SETTINGS))
     if unknown:
-        raise SettingError(f"{unknown[0]} is not a setting of the Asterisk configuration")
+        raise SettingError(unknown[0], "is not a setting of the Asterisk configuration")
     values: dict[str, str] = {}
     for name, setting in SETTINGS.items():
         value = given.get(name, credentials.get(name, setting.default))
         if value is None:
-            raise SettingError(f"{name} must be given: {setting.meaning}")
+            raise SettingError(name, f"must be given: {setting.meaning}")
         # The value of a secret is not repeated in the sentence, nor is any other: it may hold anything.
         fault = _unsafe(value) or setting.check(value)
         if fault:
-            raise SettingError(f"{name} {fault}")
+            raise SettingError(name, fault)
         values[name] = value
+    _check_together(values)
+    return values
+
+
+def _check_together(values: Mapping[str, str]) -> None:
     if values["fallback_extension"] == values["bot_extension"]:
         raise SettingError(
-            "fallback_extension must not be the bot's own extension, or such calls go in circles"
+            "fallback_extension", "must not be the bot's own extension, or such calls go in circles"
         )
     if int(values["rtp_start"]) >= int(values["rtp_end"]):
-        raise SettingError("rtp_end must be higher than rtp_start")
-    return values
+        raise SettingError("rtp_end", "must be higher than rtp_start")
+    for name in ("trunk_username", "trunk_peers", "trunk_proxy"):
+        if values[name] and not values["trunk_domain"]:
+            raise SettingError("trunk_domain", "must be given, because other settings of the trunk are")
+    if bool(values["trunk_username"]) != bool(values["trunk_password"]):
+        missing = "trunk_password" if values["trunk_username"] else "trunk_username"
+        raise SettingError(missing, "must be given: an account is a name and a password")
+    if values["trunk_srtp"] == "sdes" and values["trunk_transport"] != "tls":
+        raise SettingError(
+            "trunk_srtp", "must be no unless the transport is tls: the keys would be sent readable"
+        )
+
+
+def compute(values: Mapping[str, str]) -> dict[str, str]:
+    """The placeholders that follow from checked settings; an empty one switches its lines off. Pure."""
+    domain, user, transport = values["trunk_domain"], values["trunk_username"], values["trunk_transport"]
+    parameter = "" if transport == "udp" else f";transport={transport}"
+    port = f":{values['trunk_port']}" if values["trunk_port"] else ""
+    proxy = values["trunk_proxy"]
+    hosts = [domain, proxy.partition(":")[0], *values["trunk_peers"].split(",")]
+    return {
+        "trunk_uri": f"sip:{domain}{port}{parameter}",
+        "trunk_account_uri": f"sip:{user}@{domain}",
+        "trunk_proxy_uri": f"sip:{proxy}{parameter};lr" if proxy else "",
+        "trunk_match": ",".join(dict.fromkeys(filter(None, hosts))),
+        "trunk_auth": "trunk" if user else "",
+        "trunk_auth_name": values["trunk_auth_username"] or user,
+        "trunk_registers": "yes" if user and values["trunk_register"] == "yes" else "",
+        "trunk_tcp": "yes" if domain and transport == "tcp" else "",
+        "trunk_tls": "yes" if domain and transport == "tls" else "",
+        "trunk_encryption": "sdes" if values["trunk_srtp"] == "sdes" else "",
+        "tls_port": str(int(values["sip_port"]) % 65535 + 1),
+        "console_format": "[json]" if values["log_format"] == "json" else "",
+    }
 
 
 def _unsafe(value: str) -> str:
@@ -174,20 +278,35 @@ def escape(value: str) -> str:
 
 
 def fill(name: str, template: str, values: Mapping[str, str]) -> str:
-    """The template with its placeholders replaced. Pure.
+    """The template with its conditions decided and its placeholders replaced. Pure.
 
     Raises:
         SettingError: the template has a placeholder that is no setting, or a malformed one.
     """
 
-    def value_of(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            raise SettingError(f"{name} asks for {match[1]}, which is not a setting")
-        return escape(values[match[1]])
+    def value_of(setting: str) -> str:
+        if setting not in values:
+            raise SettingError(name, f"asks for {setting}, which is not a setting")
+        return values[setting]
 
-    if "{{" in _PLACEHOLDER.sub("", template):
-        raise SettingError(f"{name} has a malformed placeholder")
-    return _PLACEHOLDER.sub(value_of, template)
+    lines: list[str] = []
+    stays, is_open = True, False
+    for line in template.split("\n"):
+        condition = _CONDITION.fullmatch(line)
+        if condition:
+            if is_open == bool(condition[1]):
+                raise SettingError(name, "has a {{when}} without its {{end}}, or the reverse")
+            is_open = bool(condition[1])
+            stays = not is_open or bool(value_of(condition[1]))
+            continue
+        if "{{" in _PLACEHOLDER.sub("", line):
+            raise SettingError(name, "has a malformed placeholder")
+        plain = _PLAIN_LINE.fullmatch(line)
+        if stays and not (plain and not value_of(plain[1])):
+            lines.append(_PLACEHOLDER.sub(lambda match: escape(value_of(match[1])), line))
+    if is_open:
+        raise SettingError(name, "has a {{when}} without its {{end}}")
+    return "\n".join(lines)
 
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -209,17 +328,15 @@ def render(out: Path, given: Mapping[str, str], templates: Path = TEMPLATES) -> 
     _make_private(out)
     credentials_dir = out / "credentials"
     values = resolve(given, _credentials(credentials_dir, given))
-    placed = {**values, "config_dir": str(out), "credentials_dir": str(credentials_dir)}
-    for name in COMPUTED:
-        fault = _unsafe(placed[name])
-        if fault:
-            raise SettingError(f"the path of --out {fault}")
-    texts: dict[str, str] = {}
-    for path in sorted(templates.glob("*.conf")):
-        texts[path.name] = fill(path.name, path.read_text(encoding="utf-8"), placed)
-        switch = OPTIONAL_FILES.get(path.name)
-        if switch and not values[switch]:
-            texts[path.name] = f"; Nothing here, because {switch} is not set.\n"
+    fault = _unsafe(str(out))
+    if fault:
+        raise SettingError("--out", fault)
+    folders = {"config_dir": str(out), "credentials_dir": str(credentials_dir)}
+    placed = {**values, **compute(values), **folders}
+    texts = {
+        path.name: fill(path.name, path.read_text(encoding="utf-8"), placed)
+        for path in sorted(templates.glob("*.conf"))
+    }
     for name, text in texts.items():
         _write_private(out / name, text)
     for folder in STATE_FOLDERS:
@@ -275,6 +392,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write the configuration to")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one setting")
+    parser.add_argument(
+        "--from-environment", action="store_true", help="take the variables of .env; --set comes before them"
+    )
     return parser
 
 
@@ -282,14 +402,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; ends with 2 and one sentence when a setting is wrong."""
     arguments = _parser().parse_args(argv)
     given: dict[str, str] = {}
+    variables: Mapping[str, str] = {}
     try:
+        if arguments.from_environment:
+            sys.path.insert(0, str(TEMPLATES.parent))  # python -I does not do it by itself
+            import environment
+
+            variables = environment.VARIABLES
+            given = environment.read(os.environ)
         for item in arguments.set:
             name, equals, value = item.partition("=")
             if not equals:
-                raise SettingError("--set needs KEY=VALUE")
+                raise SettingError("--set", "needs KEY=VALUE")
             given[name] = value
         render(arguments.out, given)
-    except (SettingError, OSError) as error:
+    except SettingError as error:
+        # An operator knows the variable of .env, not the setting behind it.
+        sys.stderr.write(f"{variables.get(error.name, error.name)} {error.fault}\n".lstrip())
+        return 2
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

@@ -173,7 +173,7 @@ async def test_a_caller_handed_back_may_come_again(asterisk: FakeAsterisk) -> No
 async def test_a_late_object_of_ours_is_hung_up(asterisk: FakeAsterisk) -> None:
     async with serving(asterisk):
         late = object_id(server_tag("bot", asterisk.url), "0" * 12, Kind.CALLEE)
-        asterisk.channels[late] = Channel(late, "PJSIP/outbound-1", "Up", "bot")
+        asterisk.channels[late] = Channel(late, "PJSIP/trunk-1", "Up", "bot")
         asterisk.event(late, "StasisStart", args=[])
         await until(lambda: late not in asterisk.channels)
         assert not asterisk.bridges
@@ -476,7 +476,7 @@ async def test_dial_beside_a_server(asterisk: FakeAsterisk) -> None:
         asterisk.hang_up(callee.id)
         assert (await dialing).outcome is Outcome.ANSWERED
         assert served.bridge_of("1700000000.1")
-        assert asterisk.asked("POST", "/channels")[0]["endpoint"] == "PJSIP/*1*2#@outbound"
+        assert asterisk.asked("POST", "/channels")[0]["endpoint"] == "PJSIP/*1*2#@trunk"
     assert isinstance(seen[-1], Ended)
     asterisk.assert_clean()
 

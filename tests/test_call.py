@@ -73,7 +73,7 @@ class Bench:
     def call_out(
         self, brain: ports.Brain, ring_timeout_s: float = 30, **settings: Any
     ) -> tuple[Call, asyncio.Task[Ending]]:
-        dial = Dial("PJSIP/100@outbound", "Bot <200>", ring_timeout_s)
+        dial = Dial("PJSIP/100@trunk", "Bot <200>", ring_timeout_s)
         call = self.make(brain, dial=dial, **settings)
         return call, asyncio.create_task(call.run())
 
@@ -376,7 +376,7 @@ async def test_an_outbound_call(bench: Bench) -> None:
     await until(lambda: call.far_id in bench.asterisk.channels)
     asked = bench.asterisk.asked("POST", "/channels")[0]
     assert (asked["endpoint"], asked["callerId"], asked["timeout"]) == (
-        *("PJSIP/100@outbound", "Bot <200>"),
+        *("PJSIP/100@trunk", "Bot <200>"),
         "35",
     )
     assert bench.asterisk.channels[call.far_id].variables == {"TIMEOUT(absolute)": "660"}
@@ -426,7 +426,7 @@ async def test_the_callee_refuses(
 
 
 async def test_an_endpoint_that_asterisk_does_not_know(bench: Bench) -> None:
-    bench.asterisk.unknown_endpoints.add("PJSIP/100@outbound")
+    bench.asterisk.unknown_endpoints.add("PJSIP/100@trunk")
     _, running = bench.call_out(ScriptedBrain())
     assert (await ended(running)).outcome is Outcome.UNREACHABLE
 

@@ -74,8 +74,16 @@ class AsteriskSettings:
     """Extension of the context from-internal that takes calls the bot cannot; empty: they are hung up."""
     away_sound: str = ""
     """Path without suffix of a sound file for when the application is away; empty: a tone."""
-    outbound_contact: str = ""
-    """host:port where PJSIP/<number>@outbound leads (a trunk, or a SIP user agent of a test)."""
+    trunk_domain: str = ""
+    """Host where PJSIP/<number>@trunk leads (a trunk, or a SIP user agent of a test)."""
+    trunk_port: str = ""
+    """Its port; empty: 5060."""
+    trunk_transport: str = "udp"
+    trunk_username: str = ""
+    """Account at the trunk; empty: none."""
+    trunk_password: str = ""
+    trunk_srtp: str = "no"
+    trunk_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
     ari_username: str = "ari_app"
     rtp_start: int = 10000
     rtp_end: int = 20000

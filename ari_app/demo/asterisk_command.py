@@ -23,11 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prefix = fetch(_tell)
         if arguments.command == "fetch":
             return 0
+        host, _, port = arguments.trunk.partition(":")
         settings = AsteriskSettings(
             app_name=arguments.app,
             bot_extension=arguments.bot_extension,
             fallback_extension=arguments.fallback_extension,
-            outbound_contact=arguments.outbound_contact,
+            trunk_domain=host,
+            trunk_port=port,
         )
         asterisk = PrivateAsterisk(
             prefix,
@@ -83,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--app", default=default.app_name, help="Stasis application (default %(default)s)")
     run.add_argument("--bot-extension", default=default.bot_extension, help="default %(default)s")
     run.add_argument("--fallback-extension", default="", help="takes calls that the bot cannot")
-    run.add_argument("--outbound-contact", default="", help="host:port where outbound calls go")
+    run.add_argument("--trunk", metavar="HOST[:PORT]", default="", help="where outbound calls go")
     run.add_argument("--http-port", type=int, default=8088, help="default %(default)s; 0: any free port")
     run.add_argument("--sip-port", type=int, default=5060, help="default %(default)s; 0: any free port")
     run.add_argument("--folder", type=Path, help="keep configuration, passwords and logs here")

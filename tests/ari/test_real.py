@@ -165,7 +165,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    settings = AsteriskSettings(app_name="bot", outbound_contact=f"127.0.0.1:{DEAD_PORT}")
+    settings = AsteriskSettings(app_name="bot", trunk_domain="127.0.0.1", trunk_port=str(DEAD_PORT))
     async with PrivateAsterisk(fetch(lambda line: None), settings) as asterisk:
         bench = Bench(asterisk, tmp_path)
         with bench.instance:
@@ -199,7 +199,7 @@ async def test_calls_of_every_kind_leave_nothing(bench: Bench) -> None:
     await bench.client.rest.delete_bridge(lost_bridge.bridge_id)
     assert (await bench.ending(lost_bridge)).outcome is Outcome.FAILED
 
-    waiting = bench.dial("PJSIP/100@outbound")
+    waiting = bench.dial("PJSIP/100@trunk")
     await until(lambda: waiting.flow.state is State.DIALING)
     waiting.push(HangupWanted("Ctrl-C"))
     assert await bench.ending(waiting) == Ending(Outcome.CANCELLED, "us", "Ctrl-C")

@@ -29,6 +29,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 TROUBLE = re.compile(r"ERROR|WARNING")
 
 
+TRUNK_HOST = "127.0.0.2"
+"""Not the address of the other callers: who calls from the trunk's is the trunk."""
+
+
 @pytest.fixture(scope="module")
 def prefix() -> Prefix:
     return fetch(lambda line: None)
@@ -47,13 +51,13 @@ def away_sound(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def trunk() -> AsyncIterator[RawSipPhone]:
-    async with RawSipPhone(0, "trunk") as phone:
+    async with RawSipPhone(0, "trunk", host=TRUNK_HOST) as phone:
         yield phone
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def asterisk(prefix: Prefix, trunk: RawSipPhone) -> AsyncIterator[PrivateAsterisk]:
-    settings = AsteriskSettings(outbound_contact=f"127.0.0.1:{trunk.port}")
+    settings = AsteriskSettings(trunk_domain=TRUNK_HOST, trunk_port=str(trunk.port))
     async with PrivateAsterisk(prefix, settings) as running:
         trunk.server_port = running.sip_port
         yield running
@@ -235,14 +239,14 @@ async def test_it_listens_on_loopback_only(asterisk: PrivateAsterisk) -> None:
                     await asyncio.wait_for(phone.invite("100"), 0.5)
 
 
-@pytest.mark.parametrize("name", ["stranger", "anonymous", "outbound", "demo-caller", "transport-udp"])
+@pytest.mark.parametrize("name", ["stranger", "anonymous", "trunk", "demo-caller", "transport-udp"])
 @pytest.mark.parametrize("number", ["100", "124", "5551"])
 async def test_no_call_without_a_password(asterisk: PrivateAsterisk, name: str, number: str) -> None:
     async with RawSipPhone(asterisk.sip_port, name) as phone:
         assert await phone.invite(number) == 401
 
 
-@pytest.mark.parametrize("from_user", ["", "outbound"])
+@pytest.mark.parametrize("from_user", ["", "trunk"])
 async def test_no_call_with_a_wrong_password(asterisk: PrivateAsterisk, from_user: str) -> None:
     async with RawSipPhone(asterisk.sip_port, "demo-caller", "wrong" * 5, from_user=from_user) as phone:
         assert await phone.invite("100") == 401
@@ -259,7 +263,7 @@ async def test_an_extension_of_the_operator(asterisk: PrivateAsterisk) -> None:
         assert await phone.invite("600") == 486
 
 
-@pytest.mark.parametrize("number", ["5551", "outbound", "demo-caller", "fallback", "200"])
+@pytest.mark.parametrize("number", ["5551", "trunk", "demo-caller", "fallback", "200"])
 async def test_a_softphone_reaches_no_other_extension(asterisk: PrivateAsterisk, number: str) -> None:
     async with caller(asterisk) as phone:
         assert await phone.invite(number) == 404
@@ -405,12 +409,12 @@ async def test_125_sends_keys_back(asterisk: PrivateAsterisk) -> None:
 
 async def test_dialing_out_goes_through_ari(asterisk: PrivateAsterisk, trunk: RawSipPhone) -> None:
     async with ari(asterisk) as session, session.ws_connect("/ari/events?app=dialer") as events:
-        originate = {"endpoint": "PJSIP/5551@outbound", "app": "dialer", "callerId": '"Office" <+1555>'}
+        originate = {"endpoint": "PJSIP/5551@trunk", "app": "dialer", "callerId": '"Office" <+1555>'}
         async with session.post("/ari/channels", params=originate) as response:
             assert response.status == 200
         request = await asyncio.wait_for(trunk.sip.get(), 5)
         invite = parse_message(request)
-        assert invite.start.startswith(f"INVITE sip:5551@127.0.0.1:{trunk.port} ")
+        assert invite.start.startswith(f"INVITE sip:5551@{TRUNK_HOST}:{trunk.port} ")
         assert '"Office" <sip:+1555@' in invite.headers["from"]
         assert "<sip:+1555@" in invite.headers["p-asserted-identity"]
         assert re.search(r"m=audio \d+ RTP/AVP 0 8 ", invite.body)

@@ -29,7 +29,7 @@ OPENED = "5551234"
 @asynccontextmanager
 async def asterisk_calling(prefix: Prefix, address: tuple[str, int]) -> AsyncIterator[PrivateAsterisk]:
     """An Asterisk whose way out leads to the phone at `address`."""
-    settings = AsteriskSettings(outbound_contact=f"{address[0]}:{address[1]}")
+    settings = AsteriskSettings(trunk_domain=address[0], trunk_port=str(address[1]))
     async with PrivateAsterisk(prefix, settings) as asterisk:
         yield asterisk
 

@@ -62,6 +62,8 @@ class RawSipPhone:
     password: str = ""
     from_user: str = ""
     """The name in the From header, if it is not `user`."""
+    host: str = HOST
+    """Its own address."""
     call_id: str = field(default_factory=lambda: secrets.token_hex(8))
     tag: str = field(default_factory=lambda: secrets.token_hex(4))
     sequence: int = 0
@@ -72,10 +74,10 @@ class RawSipPhone:
         self.sip: asyncio.Queue[bytes] = asyncio.Queue(100)
         self.rtp: asyncio.Queue[bytes] = asyncio.Queue(10000)
         self.sip_transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Receiver(self.sip), local_addr=(HOST, 0)
+            lambda: _Receiver(self.sip), local_addr=(self.host, 0)
         )
         self.rtp_transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Receiver(self.rtp), local_addr=(HOST, 0)
+            lambda: _Receiver(self.rtp), local_addr=(self.host, 0)
         )
         self.port = self.sip_transport.get_extra_info("sockname")[1]
         self.rtp_port = self.rtp_transport.get_extra_info("sockname")[1]
@@ -145,13 +147,13 @@ class RawSipPhone:
         name = self.from_user or self.user
         lines = [
             f"{start} SIP/2.0",
-            f"Via: SIP/2.0/UDP {HOST}:{self.port};rport;branch=z9hG4bK{secrets.token_hex(8)}",
+            f"Via: SIP/2.0/UDP {self.host}:{self.port};rport;branch=z9hG4bK{secrets.token_hex(8)}",
             "Max-Forwards: 70",
             f"From: <sip:{name}@{HOST}>;tag={self.tag}",
             f"To: {to or f'<{uri}>'}",
             f"Call-ID: {self.call_id}",
             f"CSeq: {self.sequence} {method}",
-            f"Contact: <sip:{name}@{HOST}:{self.port}>",
+            f"Contact: <sip:{name}@{self.host}:{self.port}>",
             *([f"Authorization: {credentials}"] if credentials else []),
             *(["Content-Type: application/sdp"] if body else []),
             f"Content-Length: {len(body)}",
@@ -162,9 +164,9 @@ class RawSipPhone:
     def _offer(self) -> str:
         lines = [
             "v=0",
-            f"o=- 1 1 IN IP4 {HOST}",
+            f"o=- 1 1 IN IP4 {self.host}",
             "s=-",
-            f"c=IN IP4 {HOST}",
+            f"c=IN IP4 {self.host}",
             "t=0 0",
             f"m=audio {self.rtp_port} RTP/AVP 0 {EVENT_TYPE}",
             "a=rtpmap:0 PCMU/8000",
