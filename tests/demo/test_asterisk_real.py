@@ -126,7 +126,9 @@ def short_folder() -> Iterator[Path]:
 
 async def test_it_does_not_outlive_a_killed_parent(prefix: Prefix, short_folder: Path) -> None:
     code = (
-        "import asyncio, sys; from pathlib import Path; "
+        "import asyncio, signal, sys; from pathlib import Path; "
+        # A shell starts what runs in its background with SIGINT ignored, and that is inherited.
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from ari_app.demo.asterisk import PrivateAsterisk; from ari_app.demo.asterisk_prefix import Prefix\n"
         "async def main():\n"
         "    async with PrivateAsterisk(Prefix(Path(sys.argv[1]))) as asterisk:\n"
