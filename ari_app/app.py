@@ -328,9 +328,11 @@ class App:
         else:
             call = self._new_call(caller_channel_id=channel.id)
             number = channel.caller_number if self._config.debug else mask_number(channel.caller_number)
+            # The dialplan says Stasis(ari_app,inbound,NUMBER CALLED), which is ours and no secret.
+            called = event.args[1] if len(event.args) > 1 else "unknown"
             logger.info(
-                "call %s from %s, channel %s, SIP Call-ID %s",
-                *(call.call_id, number or "unknown", channel.id, channel.protocol_id),
+                "call %s from %s to %.64r, channel %s, SIP Call-ID %s",
+                *(call.call_id, number or "unknown", called, channel.id, channel.protocol_id),
             )
             self._start(call)
 

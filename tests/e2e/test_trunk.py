@@ -139,7 +139,9 @@ async def test_calls_both_ways_over_a_registered_trunk(
         assert "answered" in out.splitlines()
 
         environment = settings_for(asterisk, backend_url, tmp_path / "recordings")
-        await enter(ServeProcess(environment | {"GREETING": "Hello from the bot."}, directory=tmp_path))
+        serving = await enter(
+            ServeProcess(environment | {"GREETING": "Hello from the bot."}, directory=tmp_path)
+        )
         server = (provider.sip_host, provider.sip_port)
         phone = await enter(
             SipCaller(
@@ -151,6 +153,8 @@ async def test_calls_both_ways_over_a_registered_trunk(
         )
         assert await all_heard(phone, NUMBER) > 0.5, "the greeting was not heard"
         assert await asterisk_settled(asterisk, before) == before
+        log = serving.log()
+    assert NUMBER in log, "the number that was called is not known"
     recordings = [path.name for path in (tmp_path / "recordings").iterdir()]
     assert len(recordings) == 2
 
