@@ -16,14 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ari_app import __version__, logs
+from ari_app import __version__, logs, parsers
 from ari_app.ari.instances import state_directory
 from ari_app.ari.outcome import Outcome
 from ari_app.call import Progress
 from ari_app.config import Config, load, require_ari, require_keys, secret_paths, unknown_names
 from ari_app.dialog import ports
 from ari_app.errors import AriAppError, AriError, ConfigError, LimitReached
-from ari_app.parsers import parse_dotenv
 from ari_app.settings import SETTINGS
 
 EXIT_OK = 0
@@ -73,13 +72,13 @@ def build_parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="look at everything that the next call needs, and say what is wrong and what to do",
-        epilog="exit codes: 0 nothing failed, 1 ours or an engine, 2 a setting, 3 Asterisk",
+        epilog="exit codes: 0 nothing failed (or warnings only), 1 ours or an engine, 2 a setting, 3 Asterisk",
     )
     check.add_argument("--json", metavar="FILE", help="also write the findings and figures as JSON")
     check.add_argument("--number", metavar="N", help="also say whether this number may be called")
     check.add_argument(
         "--reg-timeout",
-        type=float,
+        type=_argument(parsers.number(0, 3600, "s", whole=False)),
         metavar="S",
         help="how long the trunk may take to register (default: SIP_REG_TIMEOUT, else 15)",
     )
@@ -96,17 +95,20 @@ def build_parser() -> argparse.ArgumentParser:
 
     offline = commands.add_parser("offline", help="run the embedded OpenAI-compatible backend on its own")
     offline.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    offline.add_argument(
-        "--port", type=_port, default=8089, help="port, 0 for any free one (default: %(default)s)"
-    )
+    port, port_help = parsers.number(0, 65535, "port"), "port, 0 for any free one (default: %(default)s)"
+    offline.add_argument("--port", type=_argument(port), default=8089, help=port_help)
     offline.add_argument("--exit-with-stdin", action="store_true", help="end when standard input closes")
     return parser
 
 
-def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a port: give a number from 0 to 65535")
-    return int(text)
+def _argument(parse: parsers.Parser) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as fault:
+            raise argparse.ArgumentTypeError(f"'{text}' {fault}") from None
+
+    return convert
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -135,14 +137,18 @@ def load_config(arguments: argparse.Namespace) -> tuple[Config, list[str]]:
     Raises:
         ConfigError: a file that can't be read or a faulty setting.
     """
-    path = Path(".env")
-    dotenv = parse_dotenv(path, _read(path, path.name)) if path.exists() else {}
+    dotenv = _dotenv()
     flags = {s.env: getattr(arguments, s.env) for s in SETTINGS if s.flag}
     secrets = {
         name: _read(Path(file), f"{name}_FILE={file}").partition("\n")[0].rstrip("\r")
         for name, file in secret_paths(os.environ, dotenv).items()
     }
     return load(flags, os.environ, dotenv, secrets), unknown_names(dotenv)
+
+
+def _dotenv() -> dict[str, str | None]:
+    path = Path(".env")
+    return parsers.parse_dotenv(path, _read(path, path.name)) if path.exists() else {}
 
 
 def _read(path: Path, what: str) -> str:
@@ -285,7 +291,6 @@ async def _dial(arguments: argparse.Namespace) -> int:
 
 
 def _print_progress(what: object) -> None:
-    line: str
     match what:
         case Progress(stage=stage) if stage != "talking":
             line = stage
@@ -309,33 +314,30 @@ def _print_progress(what: object) -> None:
 
 async def _check(arguments: argparse.Namespace) -> int:
     from ari_app.check import findings as found
-    from ari_app.check.run import run_checks
+    from ari_app.check.run import run_checks, settings_fault
 
     json_path = _json_path(arguments)
-    timeout = os.environ.get("SIP_REG_TIMEOUT", "")
-    reg_timeout_s = arguments.reg_timeout or (float(timeout) if timeout.isdigit() else 15.0)
-    findings: list[found.Finding] = []
     try:
         config, unknown = load_config(arguments)
+        environ = _dotenv() | os.environ
     except ConfigError as error:
-        findings.append(
-            found.Finding("settings", found.Level.FAILED, str(error).rstrip("."), exit_code=found.EXIT_CONFIG)
-        )
-        print(found.line(findings[0]))
+        looking = settings_fault(error)
     else:
         logs.configure(debug=config.debug, quiet=True, log_format=config.log_format)
-        async for finding in run_checks(
+        looking = run_checks(
             config,
             unknown,
-            environ=os.environ,
+            environ=environ,
             state_dir=state_directory(),
             today=datetime.now(UTC).date(),
-            reg_timeout_s=reg_timeout_s,
+            reg_timeout_s=arguments.reg_timeout,
             number=arguments.number,
-        ):
-            findings.append(finding)
-            print(found.line(finding), flush=True)
-        print(found.summary(findings))
+        )
+    findings = []
+    async for finding in looking:
+        findings.append(finding)
+        print(found.line(finding), flush=True)
+    print(found.summary(findings))
     if json_path is not None:
         json_path.write_text(json.dumps(found.as_json(findings), indent=2) + "\n", encoding="utf-8")
     return found.exit_code(findings)

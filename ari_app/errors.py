@@ -103,4 +103,14 @@ class EngineTimeout(EngineError):
 
 
 class EngineRejected(EngineError):
-    """The engine answered with an HTTP error status."""
+    """The engine answered with an HTTP error status, or refused in the words of its protocol.
+
+    Attributes:
+        status: the HTTP status, or ``None`` when there was none.
+    """
+
+    def __init__(
+        self, stage: str, message: str, *, permanent: bool = False, status: int | None = None
+    ) -> None:
+        self.status = status
+        super().__init__(stage, message, permanent=permanent)

@@ -7,6 +7,8 @@ header, to the configured address only, and refusals are `AriError`s.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -112,10 +114,17 @@ class Transport(HttpClient):  # type: ignore[misc]  # aioswagger11 has no types
         if isinstance(error, TimeoutError):
             reason = f"no answer from {self.url} within {REQUEST_TIMEOUT_S:g} s"
         elif isinstance(error, aiohttp.ClientConnectorError):
-            reason = f"nobody answers at {self.url} ({error.os_error.strerror or error.os_error})"
+            reason = f"nobody answers at {self.url} ({_reason(error.os_error)})"
         else:
             reason = f"the connection to {self.url} broke ({type(error).__name__})"
         return AriUnreachable(attempted, None, f"{reason}: check ARI_URL, and that Asterisk is running")
+
+
+def _reason(error: OSError) -> str:
+    """The system's words: asyncio puts the address in their place, which is in our sentence already."""
+    if error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)  # a name that is not found has an error number of its own
 
 
 def _texts(params: Mapping[str, Any] | None) -> dict[str, str]:

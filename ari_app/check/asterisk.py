@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,8 +30,12 @@ DELAY_WARNING_MS = 100.0
 GAIN_WARNING_DB = 1.0
 CLOCK_WARNING_S = 5.0
 
-ReadRegistration = Callable[[AriRest], Awaitable[str]]
-"""The trunk's state in Asterisk's words: `Registered`, any other word, or nothing when there is no trunk."""
+TRUNK_STATE = "TRUNK_STATE"
+"""Global variable of Asterisk: `Registered` or another state of its registration, `none` without one.
+
+ARI does not tell it. The health check of the Asterisk container writes it, from its console; one's own may too.
+"""
+POLL_S = 0.5
 
 
 @asynccontextmanager
@@ -51,15 +54,14 @@ async def connected(config: Config) -> AsyncIterator[AriRest]:
         await transport.close()
 
 
-def unreachable(config: Config, error: AriError) -> Finding:
-    """Why there is no connection, and what to do."""
-    if isinstance(error, AriUnauthorized):
-        remedy = "set ARI_USERNAME and ARI_PASSWORD as they stand in ari.conf"
-    elif isinstance(error, AriUnreachable):
-        remedy = "start Asterisk, or correct ARI_URL"
-    else:
-        remedy = "see Asterisk's log"
-    return Finding("asterisk", Level.FAILED, str(error), remedy, exit_code=EXIT_ASTERISK)
+def ari_fault(subject: str, error: AriError, remedy: str = "see Asterisk's log") -> Finding:
+    """A request that failed; `remedy` is for errors that bring none along."""
+    text, own = str(error), ""
+    if isinstance(
+        error, AriUnauthorized | AriUnreachable
+    ):  # their words are ours: the reason, then the remedy
+        text, _, own = error.message.partition(": ")
+    return Finding(subject, Level.FAILED, text, own or remedy, exit_code=EXIT_ASTERISK)
 
 
 async def check_ari(rest: AriRest, config: Config) -> Finding:
@@ -71,7 +73,7 @@ async def check_ari(rest: AriRest, config: Config) -> Finding:
     return Finding(
         "asterisk",
         Level.OK,
-        f"{version} answers user {config.ari_username} at {config.ari_url} in {took_ms:.0f} ms",
+        f"version {version} answers user {config.ari_username} at {config.ari_url} in {took_ms:.1f} ms",
         figures={"version": version, "round_trip_ms": round(took_ms, 1)},
     )
 
@@ -105,48 +107,22 @@ async def check_clock(rest: AriRest) -> Finding:
     figures = {"ahead_of_asterisk_s": round(off_s, 1)}
     if abs(off_s) > CLOCK_WARNING_S:
         remedy = "let both hosts synchronise their clocks (NTP)"
-        return Finding(
-            "clock", Level.WARNING, f"{abs(off_s):.0f} s off against Asterisk's clock", remedy, figures
-        )
+        direction = "ahead of" if off_s > 0 else "behind"
+        text = f"this host's clock is {abs(off_s):.0f} s {direction} Asterisk's"
+        return Finding("clock", Level.WARNING, text, remedy, figures)
     return Finding(
         "clock", Level.OK, f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}, as Asterisk's", figures=figures
     )
 
 
-async def check_trunk(
-    rest: AriRest, config: Config, read_registration: ReadRegistration | None, timeout_s: float
-) -> list[Finding]:
-    """The endpoint that `dial` uses, and its registration, which may take `timeout_s` after a start."""
-    findings = [await _check_endpoint(rest, config)]
-    if read_registration is None:
-        text = "Asterisk does not tell here whether the trunk is registered"
-        return [*findings, Finding("registration", Level.SKIPPED, text)]
-    deadline = time.monotonic() + timeout_s
-    state = await read_registration(rest)
-    while state not in ("", "Registered") and time.monotonic() < deadline:
-        await asyncio.sleep(0.5)  # Asterisk has no event for it
-        state = await read_registration(rest)
-    if state == "Registered":
-        return [*findings, Finding("registration", Level.OK, "the trunk is registered")]
-    if not state:
-        return [*findings, Finding("registration", Level.SKIPPED, "no trunk is set up that registers")]
-    finding = Finding(
-        "registration",
-        Level.FAILED,
-        f"the trunk is not registered after {timeout_s:g} s ({state})",
-        "check SIP_DOMAIN, SIP_USERNAME, SIP_PASSWORD and SIP_TRANSPORT, and what Asterisk's log says of REGISTER",
-        exit_code=EXIT_ASTERISK,
-    )
-    return [*findings, finding]
-
-
-async def _check_endpoint(rest: AriRest, config: Config) -> Finding:
-    technology, _, rest_of_it = config.dial_endpoint.partition("/")
-    name = rest_of_it.rpartition("@")[2]
-    if technology.upper() != "PJSIP" or "{" in name or "/" in name:
-        return Finding(
-            "trunk", Level.SKIPPED, f"{config.dial_endpoint} names no endpoint that can be asked for"
-        )
+async def check_endpoint(rest: AriRest, config: Config) -> Finding:
+    """The endpoint that `dial` uses: there, and reachable as far as Asterisk knows."""
+    technology, _, target = config.dial_endpoint.partition("/")
+    # PJSIP/number@endpoint, or PJSIP/endpoint/sip:number@host
+    name = target.partition("/")[0] if "/" in target else target.rpartition("@")[2]
+    if technology.upper() != "PJSIP" or "{" in name:
+        text = f"DIAL_ENDPOINT {config.dial_endpoint} names no endpoint that can be asked for"
+        return Finding("trunk", Level.SKIPPED, text)
     try:
         state = await rest.endpoint_state(technology, name)
     except AriNotFound:
@@ -157,11 +133,37 @@ async def _check_endpoint(rest: AriRest, config: Config) -> Finding:
             "set up the trunk, or set DIAL_ENDPOINT to one that exists",
         )
     if state == "offline":
-        remedy = "check that its host answers OPTIONS, and the address in pjsip.conf"
+        remedy = "check its address in pjsip.conf, and that it answers OPTIONS"
         return Finding("trunk", Level.WARNING, f"the endpoint {technology}/{name} is offline", remedy)
-    return Finding(
-        "trunk", Level.OK, f"the endpoint {technology}/{name} is {state}", figures={"state": state}
-    )
+    known = ", and reachable as far as Asterisk knows" if state == "online" else ""
+    text = f"Asterisk has the endpoint {technology}/{name}{known}"
+    return Finding("trunk", Level.OK, text, figures={"state": state})
+
+
+async def check_registration(rest: AriRest, timeout_s: float) -> Finding:
+    """Whether the trunk is registered, which may take `timeout_s` after a start of Asterisk."""
+    subject = "registration"
+    deadline = time.monotonic() + timeout_s
+    state = await rest.global_variable(TRUNK_STATE)
+    while state not in ("", "none", "Registered") and time.monotonic() < deadline:
+        await asyncio.sleep(POLL_S)  # Asterisk has no event for it
+        state = await rest.global_variable(TRUNK_STATE)
+    if not state:
+        text = f"Asterisk does not tell here whether the trunk is registered (no {TRUNK_STATE})"
+        return Finding(subject, Level.SKIPPED, text)
+    figures = {"state": state}
+    if state == "none":
+        return Finding(subject, Level.SKIPPED, "no trunk is set up that registers", figures=figures)
+    if state == "Registered":
+        return Finding(subject, Level.OK, "the trunk is registered", figures=figures)
+    if state == "Rejected":
+        remedy = "correct SIP_USERNAME, SIP_PASSWORD and SIP_AUTH_USERNAME, as your provider gave them to you"
+    else:
+        remedy = (
+            "check SIP_DOMAIN, SIP_PROXY, SIP_PORT and SIP_TRANSPORT, and the firewall; see Asterisk's log"
+        )
+    text = f"the trunk is not registered after {timeout_s:g} s: Asterisk says {state}"
+    return Finding(subject, Level.FAILED, text, remedy, figures, EXIT_ASTERISK)
 
 
 # --- the loop ----------------------------------------------------------------------------------------
@@ -190,10 +192,10 @@ async def check_loop(config: Config, state_dir: Path) -> Finding:
             subject, Level.FAILED, str(error), "correct RTP_HOST or RTP_PORTS", exit_code=EXIT_CONFIG
         )
     except AriError as error:
-        remedy = "allow the ARI user to write (read_only = no), and load chan_rtp and bridge_simple"
-        return Finding(subject, Level.FAILED, str(error), remedy, exit_code=EXIT_ASTERISK)
+        return ari_fault(subject, error, "load chan_rtp and bridge_simple; see Asterisk's log")
     except AriAppError as error:
-        return Finding(subject, Level.FAILED, str(error), "make the state directory writable")
+        remedy = "let this user write to the state directory (XDG_STATE_HOME)"
+        return Finding(subject, Level.FAILED, str(error), remedy)
     return loop_finding(*heard, host=config.rtp_host)
 
 
@@ -210,16 +212,19 @@ async def _measure(config: Config, app: str, instance: Instance) -> tuple[Heard,
         running = asyncio.create_task(client.run(), name="check-connection")
         registered = asyncio.create_task(client.registered.wait())
         try:
-            async with asyncio.timeout(REGISTER_TIMEOUT_S):
-                await asyncio.wait((running, registered), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (running, registered), timeout=REGISTER_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            )
             if running.done():
                 running.result()
+            if not registered.done():
+                reason = f"Asterisk did not accept an application within {REGISTER_TIMEOUT_S:g} s"
+                raise AriUnreachable(f"register {app}", None, reason)
             return await loops[0].measure()
         finally:
             for task in (running, registered):
                 task.cancel()
-            with contextlib.suppress(AriError):
-                await asyncio.gather(running, registered, return_exceptions=True)
+            await asyncio.gather(running, registered, return_exceptions=True)
 
 
 def loop_finding(there: Heard, back: Heard, *, host: str) -> Finding:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ari_app.audio.format import SAMPLE_BYTES
 from ari_app.brains import realtime_settings, text_to_speech
-from ari_app.check.findings import EXIT_CONFIG, Finding, Level
+from ari_app.check.findings import EXIT_CONFIG, EXIT_FAILED, Finding, Level
 from ari_app.config import Config, Stage, is_openai
 from ari_app.dialog.ports import Message
 from ari_app.errors import EngineError, EngineRejected
@@ -52,7 +52,8 @@ async def check_engines(config: Config, stages: Mapping[str, Stage], today: date
         timed = await _try_realtime(config, stages, stack) if "rt" in stages else {}
         if "tts" in stages:
             timed = await _try_pipeline(config, stages, stack)
-        listed = {stage.base_url: await list_models(stage) for stage in stages.values()}
+        servers = {stage.base_url: stage for stage in stages.values()}
+        listed = {url: await list_models(stage) for url, stage in servers.items()}
         return [
             stage_finding(name, stage, timed[name], listed[stage.base_url], today)
             for name, stage in stages.items()
@@ -138,16 +139,11 @@ async def list_models(stage: Stage) -> dict[str, Model] | None:
             async with asyncio.timeout(TIMEOUT_S):
                 page = await client.openai.models.list()
                 return {
-                    model.id: Model(shutdown_date((model.model_extra or {}).get("shutdown_date")))
+                    model.id: Model(shutdown_date(getattr(model, "shutdown_date", None)))
                     for model in page.data
                 }
-    except (
-        EngineError,
-        TimeoutError,
-        AttributeError,
-        TypeError,
-    ):  # a compatible server's list may be anything
-        return None
+    except (EngineError, TimeoutError, AttributeError, TypeError):
+        return None  # a compatible server's list may be anything
     finally:
         await client.close()
 
@@ -213,18 +209,28 @@ def _failure(
     listed: Mapping[str, Model] | None,
     figures: Mapping[str, float | str],
 ) -> Finding:
-    status = ""
-    if listed and stage.model not in listed:
-        remedy = f"the server's list has no model '{stage.model}': set {model_setting} to one of its models"
-    elif not error.permanent:
-        remedy = f"check {setting}_BASE_URL (or OPENAI_BASE_URL), the network, and that the server is up"
-    elif "key" in error.message:
-        remedy = f"correct {setting}_API_KEY (or OPENAI_API_KEY), or its rights in the account"
-    else:
-        remedy = f"correct {model_setting}"
+    """The verdict on a stage that did not answer, with the setting that may be wrong."""
     ends = _end(stage, listed)
+    unknown_model = bool(listed) and stage.model not in (listed or {})
+    status = error.status if isinstance(error, EngineRejected) else None
+    if unknown_model or status == 404:
+        successor = ends[1] if ends else ""
+        remedy = f"set {model_setting} to {successor or 'a model that this server has'}"
+    elif status in (401, 403):
+        remedy = (
+            f"correct OPENAI_API_KEY (or {setting}_API_KEY where that is set), or its rights in the account"
+        )
+    elif not isinstance(error, EngineRejected):
+        remedy = f"check OPENAI_BASE_URL (or {setting}_BASE_URL), the network, and that the server is up"
+    elif error.permanent:
+        remedy = f"see to the account; then look at {model_setting} and the other settings of {subject}"
+    else:
+        remedy = "try again; if it lasts, see the status page or log of that server"
+    text = error.message
+    server = urlsplit(stage.base_url).netloc
+    if server not in text:
+        text = f"{stage.model} at {server}: {text}"
     if ends is not None:
-        status = f" (the model's last day is {ends[0]})"
-    is_setting = isinstance(error, EngineRejected) and error.permanent
-    code = {"exit_code": EXIT_CONFIG} if is_setting else {}
-    return Finding(subject, Level.FAILED, f"{error.message}{status}", remedy, figures, **code)
+        text += f" (the model's last day: {ends[0]})"
+    code = EXIT_CONFIG if isinstance(error, EngineRejected) and error.permanent else EXIT_FAILED
+    return Finding(subject, Level.FAILED, text, remedy, figures, code)

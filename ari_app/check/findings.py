@@ -38,9 +38,11 @@ class Finding:
 
 
 def line(finding: Finding) -> str:
-    """One line, in columns that stand under each other."""
-    remedy = f": {finding.remedy}" if finding.remedy else ""
-    return " ".join(f"{finding.level:<8} {finding.subject:<15} {finding.text}{remedy}".split("\n"))
+    """One line, in columns that stand under each other; nothing in it steers a terminal."""
+    level = finding.level.upper() if finding.level is Level.FAILED else finding.level
+    remedy = f" -> {finding.remedy}" if finding.remedy else ""
+    text = f"{level:<8} {finding.subject:<15} {finding.text}{remedy}"
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
@@ -55,7 +57,8 @@ def summary(findings: Sequence[Finding]) -> str:
     failed = sum(finding.level is Level.FAILED for finding in findings)
     if not failed and not warnings:
         return "all is well"
-    return f"{failed} failed, {warnings} {'warning' if warnings == 1 else 'warnings'}"
+    counted = f"{warnings} {'warning' if warnings == 1 else 'warnings'}"
+    return f"{failed} failed, {counted}" if failed else f"nothing failed, {counted}"
 
 
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:

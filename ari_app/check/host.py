@@ -23,15 +23,15 @@ RECORDING_BYTES_PER_HOUR = 250e6
 LOW_HOURS, NO_HOURS = 24.0, 1.0
 
 
-def check_ports(config: Config, environ: Mapping[str, str]) -> list[Finding]:
+def check_ports(config: Config, environ: Mapping[str, str | None]) -> list[Finding]:
     """Room for MAX_CALLS in every range and limit that calls take from."""
     calls = config.max_calls
     findings = []
     if config.rtp_ports is not None:
         low, high = config.rtp_ports
         findings.append(_room("RTP_PORTS", high - low + 1, calls, 1))
-    low_text, _, high_text = environ.get("SIP_RTP_PORTS", "").partition("-")
-    if low_text.isdigit() and high_text.isdigit():
+    low_text, _, high_text = (environ.get("SIP_RTP_PORTS") or "").partition("-")
+    if low_text.isdecimal() and high_text.isdecimal():
         findings.append(_room("SIP_RTP_PORTS", int(high_text) - int(low_text) + 1, calls, PORTS_PER_CALL))
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY and files < FILES_FOR_ALL + FILES_PER_CALL * calls:
@@ -41,9 +41,14 @@ def check_ports(config: Config, environ: Mapping[str, str]) -> list[Finding]:
         )
         findings.append(Finding("ports", Level.WARNING, text, remedy))
     if all(finding.level is Level.OK for finding in findings):
-        where = " and ".join(finding.text for finding in findings) or "any free port"
+        where = " and ".join(finding.text for finding in findings) or "RTP takes any free port"
         return [
-            Finding("ports", Level.OK, f"room for MAX_CALLS={calls}: {where}", figures={"max_calls": calls})
+            Finding(
+                "ports",
+                Level.OK,
+                f"room for {calls} calls (MAX_CALLS): {where}",
+                figures={"max_calls": calls},
+            )
         ]
     return [finding for finding in findings if finding.level is not Level.OK]
 
@@ -69,8 +74,12 @@ def check_disk(config: Config) -> Finding:
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         remedy = "let this user write there, or set RECORDINGS_DIR to another folder"
-        return Finding("recordings", Level.FAILED, f"{existing} can't be written", remedy)
-    free_bytes = shutil.disk_usage(existing).free
+        return Finding("recordings", Level.FAILED, f"{folder} can't be written", remedy)
+    return disk_finding(folder, shutil.disk_usage(existing).free)
+
+
+def disk_finding(folder: Path, free_bytes: int) -> Finding:
+    """The verdict on the room for recordings."""
     hours = free_bytes / RECORDING_BYTES_PER_HOUR
     text = f"{free_bytes / 1e9:.1f} GB free in {folder}, about {hours:.0f} hours of calls"
     figures = {"free_bytes": free_bytes, "hours": round(hours, 1)}
@@ -90,15 +99,17 @@ def check_dialling(config: Config, state_dir: Path, number: str | None) -> Findi
         reason = ledger.why_not()
         left_min = ledger.remaining_s() / 60
     except AriAppError as error:
-        remedy = "let this user write to the state directory (XDG_STATE_HOME)"
+        is_ours = isinstance(error.__cause__, OSError)  # else the text says what to do
+        remedy = "let this user write to the state directory (XDG_STATE_HOME)" if is_ours else ""
         return Finding("dialling", Level.FAILED, str(error), remedy)
     figures = {"minutes_left": round(left_min, 1)}
     if reason is not None:
         return Finding("dialling", Level.WARNING, reason.rstrip("."), figures=figures)
     ranges = [f"extensions of up to {rules.extension_digits} digits"] if rules.extension_digits else []
     ranges += [f"+{rules.country_code}"] if rules.country_code else []
-    who = f"{number} may be called" if number is not None else ", ".join([*ranges, *rules.allow]) or "nobody"
-    text = f"{who}; {left_min:.0f} of {rules.daily_minutes} minutes left"
+    open_to = ", ".join([*ranges, *rules.allow]) or "nobody"
+    who = f"{number} may be called" if number is not None else f"may call: {open_to}"
+    text = f"{who}; {left_min:.0f} of {rules.daily_minutes} minutes are left"
     return Finding("dialling", Level.OK, text, figures=figures)
 
 

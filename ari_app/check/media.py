@@ -61,10 +61,11 @@ class Loop:
             MediaError: no port is free, or the address is not ours.
             TimeoutError: the channels never entered the application.
         """
-        legs = [_Leg(bind(self._host, self._ports), seed) for seed in (1, 2)]
+        legs: list[_Leg] = []
         try:
-            for leg in legs:
-                await leg.open()
+            for seed in (1, 2):
+                legs.append(_Leg(bind(self._host, self._ports), seed))
+                await legs[-1].open()
             await self._connect(legs)
             await asyncio.gather(*(leg.send() for leg in legs))
             await asyncio.sleep(LINGER_S)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from ari_app.backend import OfflineBackend
 from ari_app.check.asterisk import (
-    ReadRegistration,
+    ari_fault,
     check_application,
     check_ari,
     check_clock,
+    check_endpoint,
     check_loop,
-    check_trunk,
+    check_registration,
     connected,
-    unreachable,
 )
 from ari_app.check.engines import check_engines
 from ari_app.check.findings import EXIT_CONFIG, Finding, Level
@@ -24,22 +24,25 @@ from ari_app.check.host import check_dialling, check_disk, check_ports
 from ari_app.config import Config, require_ari, require_keys
 from ari_app.errors import AriError, ConfigError, SetupError
 
+REG_TIMEOUT_S = 15.0
+
 
 async def run_checks(
     config: Config,
     unknown: Sequence[str],
     *,
-    environ: Mapping[str, str],
+    environ: Mapping[str, str | None],
     state_dir: Path,
     today: date,
-    reg_timeout_s: float,
+    reg_timeout_s: float | None,
     number: str | None = None,
-    read_registration: ReadRegistration | None = None,
 ) -> AsyncIterator[Finding]:
     """Look at everything; what one check needs and another found missing is left out.
 
     Args:
         unknown: sentences about names in `.env`.
+        environ: settings that are not ours but of Asterisk's side, such as SIP_RTP_PORTS.
+        reg_timeout_s: how long the trunk may take to register; None: SIP_REG_TIMEOUT.
         number: also say whether this one may be called.
     """
     for sentence in unknown:
@@ -50,15 +53,22 @@ async def run_checks(
         yield finding
     yield check_disk(config)
     yield check_dialling(config, state_dir, number)
-    async for finding in _check_asterisk(config, state_dir, read_registration, reg_timeout_s):
+    if reg_timeout_s is None:
+        timeout = environ.get("SIP_REG_TIMEOUT") or ""
+        reg_timeout_s = float(timeout) if timeout.isdecimal() else REG_TIMEOUT_S
+    async for finding in _check_asterisk(config, state_dir, reg_timeout_s):
         yield finding
     for finding in await _check_engines(config, today):
         yield finding
 
 
-async def _check_asterisk(
-    config: Config, state_dir: Path, read_registration: ReadRegistration | None, reg_timeout_s: float
-) -> AsyncIterator[Finding]:
+async def settings_fault(error: ConfigError) -> AsyncIterator[Finding]:
+    """The settings can't be used, so nothing else is looked at."""
+    text, remedy = str(error).rstrip("."), "correct it; nothing else was looked at"
+    yield Finding("settings", Level.FAILED, text, remedy, exit_code=EXIT_CONFIG)
+
+
+async def _check_asterisk(config: Config, state_dir: Path, reg_timeout_s: float) -> AsyncIterator[Finding]:
     try:
         require_ari(config)
     except ConfigError as error:
@@ -69,10 +79,10 @@ async def _check_asterisk(
             yield await check_ari(rest, config)
             yield await check_clock(rest)
             yield await check_application(rest, config, state_dir)
-            for finding in await check_trunk(rest, config, read_registration, reg_timeout_s):
-                yield finding
+            yield await check_endpoint(rest, config)
+            yield await check_registration(rest, reg_timeout_s)
     except AriError as error:
-        yield unreachable(config, error)
+        yield ari_fault("asterisk", error)
         return
     yield await check_loop(config, state_dir)
 

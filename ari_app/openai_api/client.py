@@ -109,7 +109,8 @@ class StageClient:
             text = f"the server failed (HTTP {status})"
         else:
             text = f"the request was refused (HTTP {status}): {self._server_words(error)}"
-        return EngineRejected(self.stage, text, permanent=exhausted or status in PERMANENT_STATUSES)
+        permanent = exhausted or status in PERMANENT_STATUSES
+        return EngineRejected(self.stage, text, permanent=permanent, status=status)
 
     def _server_words(self, error: openai.APIStatusError) -> str:
         body = error.body

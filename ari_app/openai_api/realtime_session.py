@@ -122,9 +122,9 @@ class RealtimeClient:
             429: "too many sessions or requests for the account's rate limit",
         }
         text = texts.get(status, "the connection was refused")
-        return EngineRejected(
-            STAGE, f"{text} (HTTP {status} from {self._url})", permanent=status in PERMANENT_STATUSES
-        )
+        permanent = status in PERMANENT_STATUSES
+        words = f"{text} (HTTP {status} from {self._url})"
+        return EngineRejected(STAGE, words, permanent=permanent, status=status)
 
 
 class RealtimeSession:

@@ -195,8 +195,9 @@ class FakeAsterisk:
         """State by technology/resource."""
         self.variables: dict[str, str] = {"EPOCH": str(int(time.time()))}
         """Global ones."""
-        self.relay: Callable[[int, bytes], bytes | None] | None = lambda index, packet: packet
-        """What becomes of the RTP between two media channels in one bridge; None for a packet loses it."""
+        self.relay: Callable[[int, bytes], bytes | None] = lambda index, packet: packet
+        """What becomes of the RTP between two media channels in one bridge; None: the packet is lost."""
+        self.relay_delay_s = 0.0
         self._port = 0
         self._runner: web.AppRunner | None = None
         self._scripts: list[Script] = []
@@ -218,6 +219,7 @@ class FakeAsterisk:
         await self.stop()
         for channel in self.channels.values():
             if channel.rtp:
+                asyncio.get_running_loop().remove_reader(channel.rtp)
                 channel.rtp.close()
         if kind is None:
             unused = [f"script not used: {script}" for script in self._scripts]
@@ -607,15 +609,17 @@ class FakeAsterisk:
         """Two media channels hear each other; with a phone in the bridge the test does it by hand."""
         counts = {one.id: 0, other.id: 0}
 
-        def forward(channel: Channel, peer: Channel) -> None:
-            assert channel.rtp is not None and peer.rtp is not None
-            packet = channel.rtp.recv(2048)
-            if self.relay is not None:
-                packet_or_none = self.relay(counts[channel.id], packet)
+        def send(peer: Channel, packet: bytes) -> None:
+            if peer.rtp is not None and peer.rtp.fileno() != -1:
                 host, _, port = peer.external_host.rpartition(":")
-                if packet_or_none is not None:
-                    peer.rtp.sendto(packet_or_none, (host, int(port)))
+                peer.rtp.sendto(packet, (host, int(port)))
+
+        def forward(channel: Channel, peer: Channel) -> None:
+            assert channel.rtp is not None
+            packet = self.relay(counts[channel.id], channel.rtp.recv(2048))
             counts[channel.id] += 1
+            if packet is not None:
+                asyncio.get_running_loop().call_later(self.relay_delay_s, send, peer, packet)
 
         for channel, peer in ((one, other), (other, one)):
             assert channel.rtp is not None
