@@ -53,8 +53,8 @@ module aufile.so
 module_app ctrl_tcp.so
 module_app menu.so
 ctrl_tcp_listen {control}:0
-sip_listen {loopback}:{sip_port}
-net_interface {loopback}
+sip_listen {address}:{sip_port}
+net_interface {address}
 audio_source aufile,{source}
 audio_player aufile,{sink}
 audio_buffer 40-160
@@ -80,9 +80,16 @@ class Baresip:
     """One running baresip. `on_event` gets each of its events, and one of type GONE when it is no more."""
 
     def __init__(
-        self, prefix: Prefix, folder: Path, sip_port: int, on_event: Callable[[Event], None]
+        self,
+        prefix: Prefix,
+        folder: Path,
+        sip_port: int,
+        on_event: Callable[[Event], None],
+        *,
+        address: str = LOOPBACK,
     ) -> None:
         self.sip_port = sip_port
+        self._address = address
         self._prefix = prefix
         self._folder = folder
         self._on_event = on_event
@@ -107,7 +114,7 @@ class Baresip:
         config = CONFIG.format(
             modules=self._prefix.root / "usr/lib/baresip/modules",
             control=CONTROL_ADDRESS,
-            loopback=LOOPBACK,
+            address=self._address,
             sip_port=self.sip_port,
             source=SOURCE,
             sink=SINK,
@@ -127,7 +134,7 @@ class Baresip:
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 control_port = await self._listening("tcp", CONTROL_ADDRESS)
-                self.sip_port = await self._listening("udp", LOOPBACK)
+                self.sip_port = await self._listening("udp", self._address)
                 reader, self._writer = await asyncio.open_connection(CONTROL_ADDRESS, control_port)
         except (TimeoutError, OSError):
             raise SetupError(f"the SIP user agent baresip does not start: {self._last_line()}") from None

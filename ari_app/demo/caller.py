@@ -42,6 +42,7 @@ class SipCaller:
         user, password: the account.
         register: whether to register, which is needed to be called through the server.
         answer: "manual" rings until `SipCall.answer` or `.reject`; "auto" answers at once.
+        address: IPv4 address of this machine for SIP and media.
         local_port: UDP port for SIP; 0 means any free one (see `sip_address`).
         work_dir: for the agent's files, kept afterwards; None means a temporary folder.
         prefix: baresip's private copy; None means it is fetched if necessary.
@@ -59,6 +60,7 @@ class SipCaller:
         password: str = "",
         register: bool = False,
         answer: Literal["manual", "auto"] = "manual",
+        address: str = LOOPBACK,
         local_port: int = 0,
         work_dir: Path | None = None,
         prefix: Prefix | None = None,
@@ -68,6 +70,7 @@ class SipCaller:
         self._password = password
         self._register = register
         self._answer = answer
+        self._address = address
         self._local_port = local_port
         self._work_dir = work_dir
         self._prefix = prefix
@@ -93,7 +96,7 @@ class SipCaller:
     @property
     def sip_address(self) -> tuple[str, int]:
         """Where it can be called directly."""
-        return (LOOPBACK, self._agent.sip_port if self._agent is not None else self._local_port)
+        return (self._address, self._agent.sip_port if self._agent is not None else self._local_port)
 
     async def dial(self, target: str) -> SipCall:
         """Call an extension of the server, or a SIP URI; returns when it rings, is answered or has ended.
@@ -151,7 +154,7 @@ class SipCaller:
         if prefix is None:
             prefix = await asyncio.to_thread(fetch, log.info, BARESIP)
         write_source(self._folder, b"")
-        self._agent = Baresip(prefix, self._folder, self._local_port, self._on_event)
+        self._agent = Baresip(prefix, self._folder, self._local_port, self._on_event, address=self._address)
         await self._agent.start()
         self._registered = asyncio.get_running_loop().create_future()
         await self._agent.command("uanew", self._account())
