@@ -127,6 +127,104 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+# --- check -------------------------------------------------------------------------------------------
+
+LEVELS = {"ok", "warning", "FAILED", "skipped"}
+
+
+def findings_of(result: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The lines by subject, and the last one as ""; each is one finding in columns."""
+    assert result.stderr == ""
+    *lines, last = result.stdout.splitlines()
+    for line in lines:
+        assert line[:8].strip() in LEVELS and line[8] == " " and line[24] == " ", line
+        assert line[9] != " " and line[25] != " ", line
+    return {line[9:24].strip(): line for line in lines} | {"": last}
+
+
+def test_check_looks_on_where_it_can_and_its_code_is_that_of_the_failure(tmp_path: Path) -> None:
+    result = run("check", "--json", "report.json", folder=tmp_path, env=UNREACHABLE)
+    found = findings_of(result)
+    assert result.returncode == 3
+    assert list(found) == ["settings", "ports", "recordings", "dialling", "asterisk", "engines", ""]
+    assert found["asterisk"] == (
+        "FAILED   asterisk        nobody answers at http://127.0.0.1:9 (Connection refused) "
+        "-> check ARI_URL, and that Asterisk is running"
+    )
+    assert found[""] == "1 failed, 0 warnings"
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["exit_code"] == 3
+    assert [finding["subject"] for finding in report["findings"]] == list(found)[:-1]
+    assert {finding["level"] for finding in report["findings"]} == {"ok", "skipped", "failed"}
+
+
+def test_check_takes_the_failure_nearest_to_the_root_for_its_code(tmp_path: Path) -> None:
+    env = {**UNREACHABLE, "RTP_PORTS": "40000-40001"}
+    result = run("check", "--number", "+15551234567", folder=tmp_path, env=env)
+    found = findings_of(result)
+    assert result.returncode == 2
+    assert found["ports"].startswith("FAILED") and "MAX_CALLS=2" in found["ports"]
+    assert found["dialling"].startswith("FAILED") and "DIAL_ALLOW" in found["dialling"]
+    assert found["asterisk"].startswith("FAILED")
+    assert found[""] == "3 failed, 0 warnings"
+
+
+def test_check_names_unknown_settings_with_the_nearest_known_one(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ARI_PASSWRD=hidden\nSIP_RTP_PORTS=10000-10009\nQUUX=1\n")
+    result = run("check", folder=tmp_path, env=UNREACHABLE)
+    lines = result.stdout.splitlines()
+    assert lines[:2] == [
+        "warning  settings        ARI_PASSWRD in .env is no setting: did you mean ARI_PASSWORD?",
+        "warning  settings        QUUX in .env is no setting: delete the line, or see docs/configuration.md",
+    ]
+    assert "hidden" not in result.stdout
+    assert "SIP_RTP_PORTS has room for 2 calls" in findings_of(result)["ports"], "Asterisk's side counts too"
+    assert lines[-1].endswith("2 warnings")
+
+
+@pytest.mark.parametrize(
+    ("dotenv", "env", "said"),
+    [
+        ("", {"ARI_URL": "ftp://x"}, "ARI_URL 'ftp://x' (from the environment) must be an http://"),
+        ("this is wrong", {}, ".env line 1"),
+        ("", {"ARI_PASSWORD": "", "ARI_PASSWORD_FILE": "nowhere"}, "ARI_PASSWORD_FILE=nowhere can't be read"),
+    ],
+)
+def test_check_with_settings_that_can_not_be_used(
+    dotenv: str, env: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text(dotenv)
+    result = run("check", "--json", "report.json", folder=tmp_path, env={**UNREACHABLE, **env})
+    found = findings_of(result)
+    assert result.returncode == 2
+    assert list(found) == ["settings", ""] and said in found["settings"]
+    assert "nothing else was looked at" in found["settings"]
+    assert json.loads((tmp_path / "report.json").read_text())["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--reg-timeout", "soon"], "'soon' must be a number from 0 to 3600 (s)"),
+        (["--reg-timeout", "inf"], "'inf' must be"),
+        (["--reg-timeout", "nan"], "'nan' must be"),
+        (["--reg-timeout", "-1"], "'-1' must be"),
+    ],
+)
+def test_check_is_asked_wrongly(arguments: list[str], said: str, tmp_path: Path) -> None:
+    result = run("check", *arguments, folder=tmp_path, env=UNREACHABLE)
+    assert result.returncode == 2 and said in result.stderr and result.stdout == ""
+
+
+def test_check_makes_sure_first_that_its_report_can_be_written(tmp_path: Path) -> None:
+    result = run("check", "--json", "nowhere/report.json", folder=tmp_path, env=UNREACHABLE)
+    assert "nowhere/report.json" in complaint(result)
+    assert result.returncode == 2
+
+
+# --- signals -----------------------------------------------------------------------------------------
+
+
 async def start(*arguments: str, folder: Path, env: Mapping[str, str]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ari_app", *arguments),

@@ -103,7 +103,7 @@ async def check_clock(rest: AriRest) -> Finding:
     theirs = await rest.global_variable("EPOCH")
     if not theirs.isdigit():
         return Finding("clock", Level.SKIPPED, "Asterisk does not tell its time")
-    off_s = time.time() - int(theirs)
+    off_s = time.time() - (int(theirs) + 0.5)  # it counts whole seconds
     figures = {"ahead_of_asterisk_s": round(off_s, 1)}
     if abs(off_s) > CLOCK_WARNING_S:
         remedy = "let both hosts synchronise their clocks (NTP)"
