@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, EXIT_ASTERISK)
     except AriAppError as error:
         return _complain(error, EXIT_FAILED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return EXIT_INTERRUPTED
 
 
@@ -190,6 +190,13 @@ def _say(line: str) -> None:
 
 def _run(command: Coroutine[Any, Any, int]) -> int:
     return asyncio.run(command)
+
+
+def _take_down_on_sigterm() -> None:
+    """Leave in order, as on Ctrl-C."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def _config_for_calls(arguments: argparse.Namespace, *, quiet: bool = False) -> Config:
@@ -282,10 +289,7 @@ async def _dial(arguments: argparse.Namespace) -> int:
         loop.add_signal_handler(number, on_signal)
     if sys.stdin.isatty():
         loop.add_reader(sys.stdin, on_enter)
-    try:
-        ending = await App(config, command="dial").dial(arguments.number, observer=observe, hang_up=hang_up)
-    except asyncio.CancelledError:
-        return EXIT_INTERRUPTED
+    ending = await App(config, command="dial").dial(arguments.number, observer=observe, hang_up=hang_up)
     print(f"ended: {ending}")
     return EXIT_INTERRUPTED if interrupted else _DIAL_EXIT_CODES[ending.outcome]
 
@@ -317,9 +321,9 @@ async def _check(arguments: argparse.Namespace) -> int:
     from ari_app.check.run import run_checks, settings_fault
 
     json_path = _json_path(arguments)
+    _take_down_on_sigterm()
     try:
         config, unknown = load_config(arguments)
-        environ = _dotenv() | os.environ
     except ConfigError as error:
         looking = settings_fault(error)
     else:
@@ -327,7 +331,7 @@ async def _check(arguments: argparse.Namespace) -> int:
         looking = run_checks(
             config,
             unknown,
-            environ=environ,
+            environ=_dotenv() | os.environ,
             state_dir=state_directory(),
             today=datetime.now(UTC).date(),
             reg_timeout_s=arguments.reg_timeout,
@@ -358,9 +362,7 @@ async def _demo(arguments: argparse.Namespace) -> int:
 
     json_path = _json_path(arguments)
     logs.configure(debug=False, quiet=True)
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    _take_down_on_sigterm()
     report = run.DemoReport()
     try:
         await run.run_demo(
@@ -369,8 +371,6 @@ async def _demo(arguments: argparse.Namespace) -> int:
             recordings=Path("recordings"),
             show=lambda line: print(line, flush=True),
         )
-    except asyncio.CancelledError:
-        return EXIT_INTERRUPTED
     except AriAppError as error:
         report.problems.append(str(error))
         raise
