@@ -22,9 +22,12 @@ from ari_app.models import (
     RETIREMENTS,
     SPEECH_ENDPOINT_MODELS,
 )
+from ari_app.parsers import port_range
 from ari_app.settings import OTHER_NAMES, SETTINGS, Setting
 
 OPENAI_URL = "https://api.openai.com/v1"
+PORTS_PER_CALL = 4
+"""Of Asterisk: RTP and RTCP of the caller's leg and of ours."""
 
 
 STAGES: Mapping[str, tuple[str, ...]] = {"pipeline": ("stt", "chat", "tts"), "realtime": ("rt",), "echo": ()}
@@ -207,6 +210,10 @@ def load(
             if raw:
                 faults.append(f"{setting.env} and {setting.env}_FILE are both set: leave one of them empty.")
             raw, source = files[setting.env], f"from {setting.env}_FILE"
+        if setting.env == "MAX_CALLS" and source == "default":
+            raw = str(
+                _room_for_calls(env.get("SIP_RTP_PORTS") or dotenv.get("SIP_RTP_PORTS") or "", int(raw))
+            )
         try:
             if any(ch in raw for ch in "\r\0") or ("\n" in raw and setting.env != "SYSTEM_MESSAGE"):
                 raise ValueError("must be one line")
@@ -219,6 +226,15 @@ def load(
     if values["mode"] == "realtime" and flags.get("OPENAI_MODEL"):
         values["openai_rt_model"] = values["openai_model"]
     return Config(**values)
+
+
+def _room_for_calls(asterisk_ports: str, at_most: int) -> int:
+    """How many calls Asterisk's RTP ports carry; render.py complains about a range that is none."""
+    try:
+        ports = port_range(asterisk_ports)
+    except ValueError:
+        ports = None
+    return at_most if ports is None else max(1, min(at_most, (ports[1] - ports[0] + 1) // PORTS_PER_CALL))
 
 
 def _lookup(

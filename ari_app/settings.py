@@ -65,7 +65,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "RTP_PORTS", "", "Our UDP ports for RTP, e.g. 40000-40999; empty: any free port", parsers.port_range
     ),
-    Setting("MAX_CALLS", "20", "Calls at the same time; more are refused", parsers.number(1, 1000, "calls")),
+    Setting(
+        "MAX_CALLS",
+        "20",
+        "Calls at the same time; more are refused. When it is not set, fewer if SIP_RTP_PORTS has no room for them",
+        parsers.number(1, 1000, "calls"),
+    ),
     # Outbound calls
     Setting(
         "DIAL_ENDPOINT",

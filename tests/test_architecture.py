@@ -18,7 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "parsers": {"errors"},
     "models": set(),
     "settings": {"parsers", "models"},
-    "config": {"errors", "settings", "models", "guard"},
+    "config": {"errors", "settings", "parsers", "models", "guard"},
     "guard": set(),
     "ledger": {"errors", "guard"},
     "health": {"errors"},

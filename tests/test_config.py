@@ -51,6 +51,23 @@ def test_precedence_is_flag_then_environment_then_dotenv_then_default() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ports", "calls"),
+    [
+        ("10000-10199", 20),
+        ("10000-10039", 10),
+        ("10000-10010", 2),
+        ("10000-10001", 1),
+        ("many", 20),
+        ("", 20),
+    ],
+)
+def test_calls_that_are_not_limited_are_as_many_as_asterisk_has_ports_for(ports: str, calls: int) -> None:
+    assert config(SIP_RTP_PORTS=ports).max_calls == calls
+    assert load({}, {}, {"SIP_RTP_PORTS": ports}).max_calls == calls
+    assert config(SIP_RTP_PORTS=ports, MAX_CALLS="7").max_calls == 7
+
+
+@pytest.mark.parametrize(
     ("name", "value", "remedy"),
     [
         ("SILENCE_DURATION_MS", "soon", "whole number from 200 to 5000 (ms)"),

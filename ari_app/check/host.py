@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ari_app.check.findings import EXIT_CONFIG, Finding, Level
-from ari_app.config import Config
+from ari_app.config import PORTS_PER_CALL, Config
 from ari_app.errors import AriAppError
 from ari_app.guard import is_number, refusal
 from ari_app.ledger import Ledger
 
-PORTS_PER_CALL = 4
-"""Of Asterisk: RTP and RTCP of the caller's leg and of ours."""
 FILES_PER_CALL = 16
 FILES_FOR_ALL = 64
 RECORDING_BYTES_PER_HOUR = 250e6
