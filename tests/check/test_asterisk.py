@@ -277,7 +277,11 @@ async def test_a_registration_may_take_its_time(asterisk: FakeAsterisk) -> None:
 
 @pytest.mark.parametrize(
     ("flag_s", "environ", "waited"),
-    [(None, {"SIP_REG_TIMEOUT": "0"}, "0 s"), (0.2, {"SIP_REG_TIMEOUT": "90"}, "0.2 s")],
+    [
+        (None, {"SIP_REG_TIMEOUT": "0"}, "0 s"),
+        (0.2, {"SIP_REG_TIMEOUT": "90"}, "0.2 s"),
+        (0.0, {"SIP_REG_TIMEOUT": "1"}, "0 s"),
+    ],
 )
 async def test_how_long_a_registration_may_take(
     flag_s: float | None, environ: dict[str, str], waited: str, asterisk: FakeAsterisk, tmp_path: Path
@@ -345,6 +349,12 @@ def test_the_worse_direction_decides() -> None:
     for finding in (loop_finding(good, bad, host="x"), loop_finding(bad, good, host="x")):
         assert finding.level is Level.FAILED and "20.0 % lost" in finding.text
         assert finding.figures["delay_max_ms"] == 9 and finding.figures["foreign_packets"] == 3
+
+
+def test_a_level_that_falls_is_as_bad_as_one_that_rises() -> None:
+    same, quiet = Heard(100, 100, 0, 0.5, 1.0, 0.3), Heard(100, 100, 0, 0.5, 1.0, -3.0)
+    finding = loop_finding(same, quiet, host="x")
+    assert finding.level is Level.WARNING and "level -3.0 dB" in finding.text
 
 
 async def test_no_media_channel_enters(asterisk: FakeAsterisk, tmp_path: Path) -> None:
