@@ -48,12 +48,13 @@ class Stack:
         self.compose_command += ["--project-directory", str(folder)]
 
     def __enter__(self) -> Stack:
-        if self._env is not None:
-            lines = [f"{name}='{value}'\n" for name, value in self._env.items()]
-            (self.folder / ".env").write_text("".join(lines))
+        (self.folder / "containers/asterisk/local").mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         try:
-            self.compose("up", "-d", "--no-build", "--wait", "--wait-timeout", str(UP_TIMEOUT_S))
+            if self._env is None:
+                self.compose("up", "-d", "--no-build", "--wait", "--wait-timeout", str(UP_TIMEOUT_S))
+            else:
+                self.set(self._env)
         except BaseException:
             print(self.compose("logs", check=False))  # noqa: T201, shown on failure
             self.__exit__(None, None, None)
@@ -110,12 +111,17 @@ class Stack:
         command = ["docker", *self.compose_command, "exec", "-T", "app", "python", "-c", ask]
         return subprocess.run(command, env=self._environ, capture_output=True, check=False).returncode == 0
 
-    def phone(self, host: str, port: int = 5060, *, register: bool = False) -> SipCaller:
-        """A softphone on this machine with the account that Asterisk made."""
+    def phone(self, server: tuple[str, int], address: str, *, register: bool = False) -> SipCaller:
+        """A softphone at `address` with the account that Asterisk made."""
         password = self.exec("asterisk", "cat", PASSWORD).strip()
         return SipCaller(
-            server=(host, port), user="demo-caller", password=password, address=host, register=register
+            server=server, user="demo-caller", password=password, address=address, register=register
         )
+
+    def set(self, env: Mapping[str, str]) -> None:
+        """Write `.env` and have it taken over, as an operator does."""
+        (self.folder / ".env").write_text("".join(f"{name}='{value}'\n" for name, value in env.items()))
+        self.compose("up", "-d", "--no-build", "--wait", "--wait-timeout", str(UP_TIMEOUT_S))
 
 
 def host_address() -> str:
