@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,6 +55,7 @@ UNREACHABLE = {"ARI_URL": "http://127.0.0.1:9", "ARI_PASSWORD": "x", "MODE": "ec
         (["dial", "100"], {}, 2, "ARI_PASSWORD is not set"),
         (["serve"], {}, 2, "ARI_PASSWORD is not set"),
         (["dial", "100; rm"], UNREACHABLE, 2, "'100; rm' is not a number to call"),
+        (["dial", "+15551234567"], UNREACHABLE, 2, "DIAL_ALLOW=+15551234567"),
         (["dial", "100@evil"], UNREACHABLE, 2, "'100@evil' is not a number to call"),
         (["dial", "100", "--silence-duration", "never"], UNREACHABLE, 2, "from --silence-duration"),
         (["dial", "100"], UNREACHABLE, 3, "127.0.0.1:9"),
@@ -71,6 +73,17 @@ def test_wrong_input_gets_one_sentence(
     result = run(*arguments, folder=tmp_path, env=env)
     assert said in complaint(result)
     assert result.returncode == code
+
+
+def test_a_limit_on_calls_has_an_exit_code_of_its_own(tmp_path: Path) -> None:
+    call = {"call_id": "a", "started_at": time.time() - 5, "limit_s": 60.0, "ended_at": time.time() - 1}
+    folder = tmp_path / "state" / "ari_app" / "dialled"
+    folder.mkdir(parents=True)
+    (folder / "ledger.json").write_text(json.dumps([call]))
+    env = {**UNREACHABLE, "XDG_STATE_HOME": str(tmp_path / "state"), "DIAL_PER_MINUTE": "1"}
+    result = run("dial", "100", folder=tmp_path, env=env)
+    assert "DIAL_PER_MINUTE allows 1" in complaint(result)
+    assert result.returncode == 8
 
 
 def test_a_malformed_env_file_is_named_with_its_line(tmp_path: Path) -> None:
@@ -170,7 +183,7 @@ def test_check_takes_the_failure_nearest_to_the_root_for_its_code(tmp_path: Path
 
 
 def test_check_names_unknown_settings_with_the_nearest_known_one(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("ARI_PASSWRD=hidden\nSIP_RTP_PORTS=10000-10009\nQUUX=1\n")
+    (tmp_path / ".env").write_text("ARI_PASSWRD=hidden\nSIP_RTP_PORTS=10000-10009\nMAX_CALLS=20\nQUUX=1\n")
     result = run("check", folder=tmp_path, env=UNREACHABLE)
     lines = result.stdout.splitlines()
     assert lines[:2] == [

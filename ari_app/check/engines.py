@@ -54,8 +54,9 @@ async def check_engines(config: Config, stages: Mapping[str, Stage], today: date
             timed = await _try_pipeline(config, stages, stack)
         servers = {stage.base_url: stage for stage in stages.values()}
         listed = {url: await list_models(stage) for url, stage in servers.items()}
+        offline = {name for name, stage in config.stages("").items() if not stage.base_url}
         return [
-            stage_finding(name, stage, timed[name], listed[stage.base_url], today)
+            stage_finding(name, stage, timed[name], listed[stage.base_url], today, offline=name in offline)
             for name, stage in stages.items()
         ]
 
@@ -166,7 +167,13 @@ def _settings(stage: Stage) -> StageSettings:
 
 
 def stage_finding(
-    name: str, stage: Stage, timed: Timed, listed: Mapping[str, Model] | None, today: date
+    name: str,
+    stage: Stage,
+    timed: Timed,
+    listed: Mapping[str, Model] | None,
+    today: date,
+    *,
+    offline: bool = False,
 ) -> Finding:
     """The verdict on one stage: it answers, in time, with a model that lives on."""
     subject, setting = NAMES[name], SETTINGS[name]
@@ -175,8 +182,8 @@ def stage_finding(
     if timed.error is not None:
         return _failure(subject, setting, model_setting, stage, timed.error, listed, figures)
     figures["latency_ms"] = round(timed.took_ms)
-    server = urlsplit(stage.base_url).netloc
-    text = f"{stage.model} at {server}: {timed.what} after {timed.took_ms:.0f} ms"
+    who = "the embedded offline backend" if offline else f"{stage.model} at {urlsplit(stage.base_url).netloc}"
+    text = f"{who}: {timed.what} after {timed.took_ms:.0f} ms"
     ends = _end(stage, listed)
     if ends is not None:
         day, successor = ends

@@ -32,12 +32,13 @@ async def asterisk(asterisk_prefix: Prefix) -> AsyncIterator[PrivateAsterisk]:
 async def start_check(
     asterisk: PrivateAsterisk, folder: Path, *arguments: str, backend_url: str = "", **extra: str
 ) -> asyncio.subprocess.Process:
-    """Without a backend no engine is asked."""
-    settings = settings_for(asterisk, backend_url, folder / "recordings") | extra
+    """Without a backend no engine is asked, unless `extra` says otherwise."""
+    mode = {} if backend_url else {"MODE": "echo"}
+    settings = settings_for(asterisk, backend_url, folder / "recordings") | mode | extra
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "ari_app", "check", *arguments),
         cwd=folder,
-        env=clean_environment(settings if backend_url else settings | {"MODE": "echo"}),
+        env=clean_environment(settings),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -74,6 +75,14 @@ async def test_all_is_well_and_nothing_is_left_behind(
     assert loop["packets"] == 200 and loop["foreign_packets"] == 0
     stages = {f["subject"]: f["figures"]["latency_ms"] for f in report["findings"] if "model" in f["figures"]}
     assert set(stages) == {"speech-to-text", "chat", "text-to-speech"}
+
+
+async def test_without_a_key_the_embedded_backend_is_tried(asterisk: PrivateAsterisk, tmp_path: Path) -> None:
+    code, out, _ = await finish(await start_check(asterisk, tmp_path, MODE="realtime"))
+    assert code == 0
+    assert line_of(out, "realtime").startswith(
+        "ok       realtime        the embedded offline backend: session"
+    )
 
 
 async def test_a_check_beside_a_call_disturbs_nobody(
