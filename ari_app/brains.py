@@ -82,6 +82,7 @@ async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: Async
         system_message=config.system_message,
         greeting=config.greeting or None,
         silence_duration_ms=config.silence_duration_ms,
+        speculate_after_ms=config.speculate_after_ms,
         vad_threshold_dbfs=config.vad_threshold_dbfs,
         apology_pcm=await _render(tts, config.apology),
         hold_pcm=await _render(tts, config.hold),

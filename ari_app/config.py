@@ -69,6 +69,7 @@ class Config:
     system_message: str
     greeting: str
     silence_duration_ms: int
+    speculate_after_ms: int
     vad_threshold_dbfs: float
     language: str
     apology: str

@@ -168,6 +168,13 @@ SETTINGS: tuple[Setting, ...] = (
         "--silence-duration",
     ),
     Setting(
+        "SPECULATE_AFTER_MS",
+        "240",
+        "Pipeline: silence after which an answer is prepared that is thrown away if the caller goes on, in ms; "
+        "0: none, which saves the requests",
+        parsers.number(0, 5000, "ms"),
+    ),
+    Setting(
         "VAD_THRESHOLD_DBFS",
         "-40",
         "Level above which sound counts as speech, in dBFS",

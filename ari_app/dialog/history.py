@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from ari_app.dialog.ports import Message
 
 MAX_MESSAGES = 40
@@ -44,8 +46,13 @@ class History:
         if self._messages and self._messages[-1].role == "assistant":
             self._messages.pop()
 
-    def messages(self) -> list[Message]:
-        """What to send to the chat model."""
+    def messages(self, also: str = "") -> list[Message]:
+        """What to send to the chat model; with `also`, as if the caller had said that too."""
+        if also:
+            then = copy(self)
+            then._messages = list(self._messages)
+            then.add_user(also)
+            return then.messages()
         greeted = bool(self._messages) and self._messages[0].role == "assistant"
         return (
             ([self._system] if self._system else [])

@@ -4,6 +4,10 @@ Every caller turn has one task: it listens (transcript, gate, history), then ans
 first: confirmed speech ends an answer at once, whether it is still being thought of or already heard. A turn
 that is still being transcribed then is not thrown away: its words reach the history in order, and the next
 turn's words join the same user message. So a caller who goes on after a pause is answered once, to all of it.
+
+The silence that ends a turn is time to work in: at a short pause its task begins as a guess, with the answer held
+back. When the caller goes on the guess is thrown away and leaves no trace; when the silence is complete the turn is
+committed, and what is ready is heard at once.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ari_app.audio.format import FRAME_MS, TELEPHONE_RATE_HZ
 from ari_app.audio.vad import EnergyVad, VadState
@@ -31,14 +35,15 @@ from ari_app.dialog.ports import (
     ItemStarted,
     Playout,
     PlayoutMark,
+    Speculated,
     SpeechToText,
     TextToSpeech,
-    TurnTimed,
 )
 from ari_app.dialog.response import Response
 from ari_app.dialog.sentences import SentenceSplitter
 from ari_app.dialog.streams import within
-from ari_app.dialog.turns import TurnEnded, TurnSettings, TurnStarted, TurnTracker
+from ari_app.dialog.turn import Turn
+from ari_app.dialog.turns import TurnEnded, TurnPaused, TurnResumed, TurnSettings, TurnStarted, TurnTracker
 from ari_app.errors import EngineError, EngineTimeout
 
 logger = logging.getLogger(__name__)
@@ -58,6 +63,8 @@ class PipelineSettings:
     system_message: str = ""
     greeting: str | None = None
     silence_duration_ms: int = 1000
+    speculate_after_ms: int = 240
+    """Silence after which the answer is prepared; 0: only when the turn is over."""
     vad_threshold_dbfs: float = -40.0
     apology_pcm: bytes = b""
     """A local sentence for when an engine fails: that there is trouble, and to please say it again."""
@@ -74,29 +81,6 @@ class PipelineSettings:
     """Failed turns in a row after which the brain gives up; at once when the failure is permanent."""
 
 
-class _Turn:
-    """One caller turn on its way to an answer; number 0 is the greeting."""
-
-    def __init__(self, number: int, ended: TurnEnded | None) -> None:
-        self.number = number
-        self.ended = ended
-        self.listened = asyncio.Event()
-        """Its words are in the history, or never will be."""
-        self._stages: dict[str, float] = {}
-        self._timed = False
-
-    def reached(self, stage: str, at: float) -> None:
-        """Note the first time of a stage, a field of `TurnTimed`."""
-        self._stages.setdefault(stage, at)
-
-    def take_timed(self) -> TurnTimed | None:
-        """The waterfall, once; the greeting has none."""
-        if self.ended is None or self._timed:
-            return None
-        self._timed = True
-        return TurnTimed(self.number, self.ended.speech_end_at, self.ended.at, **self._stages)
-
-
 class Pipeline:
     """Implements `Brain`."""
 
@@ -108,9 +92,15 @@ class Pipeline:
         self._tts = tts
         self._settings = settings
         self._vad = EnergyVad(threshold_dbfs=settings.vad_threshold_dbfs)
-        self._tracker = TurnTracker(TurnSettings(silence_duration_ms=settings.silence_duration_ms))
+        self._tracker = TurnTracker(
+            TurnSettings(
+                silence_duration_ms=settings.silence_duration_ms, pause_ms=settings.speculate_after_ms
+            )
+        )
         self._history = History(settings.system_message)
-        self._latest: _Turn | None = None
+        self._latest: Turn | None = None
+        self._guess: Turn | None = None
+        """The turn that may be over."""
         self._response: Response | None = None
         self._answering: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -137,17 +127,25 @@ class Pipeline:
         self._report = report
         self._deaf = False
         if self._settings.greeting:
-            self._begin(_Turn(0, None))
+            self._commit(self._begin(None))
 
     def push_audio(self, frame: bytes, now: float) -> None:
         if self._deaf:
             return
         voiced = self._vad.push(frame, now) in (VadState.STARTING, VadState.SPEAKING)
-        event = self._tracker.push(frame, voiced, now)
-        if isinstance(event, TurnStarted):
-            self._caller_started(event)
-        elif isinstance(event, TurnEnded):
-            self._begin(_Turn(self._latest.number + 1 if self._latest else 1, event))
+        match self._tracker.push(frame, voiced, now):
+            case TurnStarted() as event:
+                self._caller_started(event)
+            case TurnPaused(so_far):
+                self._guess = self._begin(so_far)
+            case TurnResumed():
+                if guess := self._take_guess(won=False):
+                    guess.task.cancel()
+            case TurnEnded() as ended:
+                turn = self._take_guess(won=True) or self._begin(ended)
+                if turn.ended:  # its audio stays what was transcribed
+                    turn.ended = replace(ended, pcm=turn.ended.pcm)
+                self._commit(turn)
 
     def push_mark(self, mark: PlayoutMark, now: float) -> None:
         if isinstance(mark, ItemStarted):
@@ -181,21 +179,41 @@ class Pipeline:
             self._answering.cancel()
             self._answering = None
 
-    def _begin(self, turn: _Turn) -> None:
-        earlier, self._latest = self._latest, turn
+    def _take_guess(self, *, won: bool) -> Turn | None:
+        guess, self._guess = self._guess, None
+        if guess:
+            pieces = guess.response.segments if guess.response else 0
+            self._report(Speculated(guess.number, won, guess.requests + pieces))
+        return guess
+
+    def _begin(self, ended: TurnEnded | None) -> Turn:
+        """A turn that is over or may be; None for the greeting."""
+        number = self._latest.number + 1 if self._latest else 1
+        turn = Turn(number if ended else 0, ended)
+        turn.task = self._loop.create_task(self._run(turn, self._latest), name=f"turn-{turn.number}")
+        self._tasks.add(turn.task)
+        turn.task.add_done_callback(self._tasks.discard)
+        return turn
+
+    def _commit(self, turn: Turn) -> None:
+        """The turn is over: its words count, and its answer may be heard."""
+        self._latest = turn
         self._cancel_hold()
         if self._settings.hold_pcm and turn.ended:
             self._hold = self._loop.call_later(self._settings.hold_after_s, self._play_hold, turn)
-        task = self._loop.create_task(self._run(turn, earlier), name=f"turn-{turn.number}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        turn.committed.set()
+        self._settle(turn)
+        if turn.response:
+            self._adopt(turn, turn.response)
 
-    async def _run(self, turn: _Turn, earlier: _Turn | None) -> None:
+    async def _run(self, turn: Turn, earlier: Turn | None) -> None:
         """The task of one turn, and the boundary that no fault of ours crosses."""
         try:
             if turn.ended:
                 await self._listen(turn, turn.ended, earlier)
-                if self._may_speak(turn) and self._history.unanswered:
+                if not turn.words:
+                    await turn.committed.wait()
+                if self._may_speak(turn) and (turn.words or self._history.unanswered):
                     await self._answer(turn, self._thoughts(turn))
                 elif self._may_speak(turn) and self._unfinished:
                     # Noise cut an answer that was still being thought of: only the model knows how it goes on.
@@ -206,9 +224,11 @@ class Pipeline:
             else:
                 await self._answer(turn, _pieces(self._settings.greeting or ""))
         except EngineError as error:
+            await turn.committed.wait()
             await self._failed(turn, error)
         except Exception:
             logger.exception("turn %d failed", turn.number)
+            await turn.committed.wait()
             self._conclude()
             await self._failed(turn, EngineError("conversation", "internal error"))
         finally:
@@ -217,14 +237,16 @@ class Pipeline:
                 self._cancel_hold()
             self._report_timed(turn)
 
-    def _may_speak(self, turn: _Turn) -> bool:
-        """False when the caller went on: then a later turn answers."""
-        return turn is self._latest and not self._tracker.speaking and not self._deaf
+    def _may_speak(self, turn: Turn) -> bool:
+        """False when the caller went on: then a later turn answers. A guess prepares what it may never say."""
+        ours = turn is self._guess or (turn is self._latest and not self._tracker.speaking)
+        return ours and not self._deaf
 
     # --- listening -----------------------------------------------------------------------------------
 
-    async def _listen(self, turn: _Turn, ended: TurnEnded, earlier: _Turn | None) -> None:
+    async def _listen(self, turn: Turn, ended: TurnEnded, earlier: Turn | None) -> None:
         deadline_s = self._settings.stt_deadline_s
+        turn.requests += 1
         try:
             async with asyncio.timeout(deadline_s):
                 transcript = await self._stt.transcribe(ended.pcm, TELEPHONE_RATE_HZ)
@@ -234,19 +256,26 @@ class Pipeline:
         if earlier:
             await earlier.listened.wait()
         span_ms = (ended.speech_end_at - ended.onset_at) * 1000 + FRAME_MS
-        reason = rejection(transcript.text, ended.speech_ms, span_ms)
-        if reason is None:
+        turn.rejected = rejection(transcript.text, ended.speech_ms, span_ms) or ""
+        turn.words = "" if turn.rejected else " ".join(transcript.text.split())
+        turn.language = transcript.language
+        self._settle(turn)
+
+    def _settle(self, turn: Turn) -> None:
+        """Once the turn is both over and understood: what it means to the conversation."""
+        if turn.ended is None or turn.words is None or not turn.committed.is_set():
+            return
+        if turn.words:
             self._misunderstood = 0
             self._unheard, self._unfinished = "", False
-            text = " ".join(transcript.text.split())
-            self._history.add_user(text)
-            self._report(CallerSaid(turn.number, text, transcript.language, ended.pcm))
+            self._history.add_user(turn.words)
+            self._report(CallerSaid(turn.number, turn.words, turn.language, turn.ended.pcm))
         else:
-            self._report(CallerNotUnderstood(turn.number, reason))
+            self._report(CallerNotUnderstood(turn.number, turn.rejected))
             self._not_understood(turn)
         turn.listened.set()
 
-    def _not_understood(self, turn: _Turn) -> None:
+    def _not_understood(self, turn: Turn) -> None:
         self._misunderstood += 1
         waiting = not (self._history.unanswered or self._unheard)
         if self._misunderstood >= MISUNDERSTOOD_BEFORE_REPROMPT and waiting:
@@ -255,11 +284,13 @@ class Pipeline:
 
     # --- answering -----------------------------------------------------------------------------------
 
-    async def _thoughts(self, turn: _Turn) -> AsyncGenerator[str, None]:
+    async def _thoughts(self, turn: Turn) -> AsyncGenerator[str, None]:
         """The chat model's answer in speakable pieces."""
         splitter = SentenceSplitter()
         chars = 0
-        reply = self._chat.reply(self._history.messages())
+        turn.requests += 1
+        guessed = turn.words if turn.words and not turn.committed.is_set() else ""
+        reply = self._chat.reply(self._history.messages(also=guessed))
         async with aclosing(within(reply, "chat", self._settings.chat_deadline_s)) as deltas:
             async for delta in deltas:
                 turn.reached("first_token_at", self._loop.time())
@@ -272,26 +303,35 @@ class Pipeline:
         for piece in splitter.finish():
             yield piece
 
-    async def _answer(self, turn: _Turn, pieces: AsyncGenerator[str, None]) -> None:
+    async def _answer(self, turn: Turn, pieces: AsyncGenerator[str, None]) -> None:
         """Speak `pieces` and wait until they are heard; interrupted by cancelling, after `_conclude`."""
-        self._answering = asyncio.current_task()
-        self._unheard, self._unfinished = "", False
-        response = Response(
+        turn.response = response = Response(
             turn.number,
             self._tts,
             self._playout,
             deadline_s=self._settings.tts_deadline_s,
             reached=lambda stage: turn.reached(stage, self._loop.time()),
+            held=not turn.committed.is_set(),
         )
-        self._response = response
+        if turn.committed.is_set():
+            self._adopt(turn, response)
         try:
             await response.speak(pieces)
+            await turn.committed.wait()
             self._failures = 0
         except EngineError as error:
+            await turn.committed.wait()
             await self._failed(turn, error)  # its sentence follows what was already given to playout
         await response.heard()
         self._conclude()
         self._answering = None
+
+    def _adopt(self, turn: Turn, response: Response) -> None:
+        """From now on this is what the bot says."""
+        self._answering = turn.task
+        self._unheard, self._unfinished = "", False
+        self._response = response
+        response.release()
 
     def _conclude(self) -> None:
         """The current response is over, by its end or by force: keep what was heard."""
@@ -307,7 +347,7 @@ class Pipeline:
 
     # --- when things go wrong ------------------------------------------------------------------------
 
-    async def _failed(self, turn: _Turn, error: EngineError) -> None:
+    async def _failed(self, turn: Turn, error: EngineError) -> None:
         """Tell the caller, and give up when trying again is no use; the last words are not interrupted."""
         self._failures += 1
         logger.warning("turn %d: %s", turn.number, error)
@@ -329,11 +369,11 @@ class Pipeline:
             except TimeoutError:
                 logger.warning("playout did not reach the end of the apology")
 
-    def _play_hold(self, turn: _Turn) -> None:
+    def _play_hold(self, turn: Turn) -> None:
         if self._may_speak(turn) and not self._playout.speaking:
             self._play_local(turn, "hold", self._settings.hold_pcm)
 
-    def _play_local(self, turn: _Turn, name: str, pcm: bytes) -> None:
+    def _play_local(self, turn: Turn, name: str, pcm: bytes) -> None:
         if pcm:
             self._apology_over.clear()
             item_id = f"t{turn.number}.{name}"
@@ -345,7 +385,7 @@ class Pipeline:
             self._hold.cancel()
             self._hold = None
 
-    def _report_timed(self, turn: _Turn) -> None:
+    def _report_timed(self, turn: Turn) -> None:
         timed = turn.take_timed()
         if timed:
             self._report(timed)

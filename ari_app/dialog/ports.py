@@ -200,6 +200,17 @@ class TurnTimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Speculated:
+    """An answer was begun in a pause of the caller, before the turn was known to be over."""
+
+    turn: int
+    won: bool
+    """The caller said no more: it became the answer. Else it was thrown away, and nobody heard of it."""
+    requests: int
+    """To speech-to-text, chat and text-to-speech together, up to that moment."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineUsed:
     """What the provider counted for one response."""
 
@@ -239,6 +250,7 @@ Fact = (
     | BotSaid
     | BargeIn
     | TurnTimed
+    | Speculated
     | EngineUsed
     | EngineFailed
     | GaveUp

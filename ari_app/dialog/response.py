@@ -42,6 +42,8 @@ class _Segment:
     """All of its audio is in `sent`."""
     finished: bool = False
     """The caller heard its end."""
+    closed: bool = False
+    """Nothing more is added to `sent`."""
 
     @property
     def total_ms(self) -> float:
@@ -50,7 +52,10 @@ class _Segment:
 
 
 class Response:
-    """Speaks one answer, and knows how much of it was heard."""
+    """Speaks one answer, and knows how much of it was heard.
+
+    A held one is prepared and not spoken: all of its text, the audio of its first piece. `release` lets it go.
+    """
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class Response:
         *,
         deadline_s: float,
         reached: Callable[[str], None],
+        held: bool = False,
     ) -> None:
         """`reached` is told the names of the `TurnTimed` fields when their moment has come."""
         self.turn = turn
@@ -69,7 +75,8 @@ class Response:
         self._reached = reached
         self._generated: list[str] = []
         self._segments: list[_Segment] = []
-        self._room = asyncio.Semaphore(1 + AHEAD)
+        self._held = held
+        self._room = asyncio.Semaphore(1 if held else 1 + AHEAD)
         self._begun = False
         self._spoken = False
         """Nothing more comes for playout."""
@@ -104,6 +111,24 @@ class Response:
             raise EngineError("chat", "the answer was empty")
         if not any(segment.sent for segment in self._segments):
             raise EngineError(STAGE, "the answer had no audio")
+
+    def release(self) -> None:
+        """What was held back is played now, and the rest as it comes."""
+        if not self._held:
+            return
+        self._held = False
+        for segment in self._segments:
+            if segment.sent:
+                self._playout.play(segment.item_id, bytes(segment.sent))
+                if segment.closed:
+                    self._playout.finish(segment.item_id)
+        for _ in range(AHEAD):
+            self._room.release()
+
+    @property
+    def segments(self) -> int:
+        """How many pieces were given to text-to-speech."""
+        return len(self._segments)
 
     async def heard(self) -> None:
         """Wait until the caller has heard all that was given to playout."""
@@ -192,20 +217,24 @@ class Response:
             if resampler:
                 self._play(segment, resampler.flush())
         except EngineError:
-            if segment.sent:  # the caller hears the part there is
-                self._playout.finish(segment.item_id)
+            self._close(segment)  # the caller hears the part there is
             raise
         segment.complete = True
-        if segment.sent:
-            self._playout.finish(segment.item_id)
-        else:
+        self._close(segment)
+        if not segment.sent:
             segment.finished = True
             self._room.release()
 
     def _play(self, segment: _Segment, pcm: bytes) -> None:
         if pcm:
             segment.sent += pcm
-            self._playout.play(segment.item_id, pcm)
+            if not self._held:
+                self._playout.play(segment.item_id, pcm)
+
+    def _close(self, segment: _Segment) -> None:
+        segment.closed = True
+        if segment.sent and not self._held:
+            self._playout.finish(segment.item_id)
 
     def _check_heard(self) -> None:
         if self._spoken and all(segment.finished or not segment.sent for segment in self._segments):

@@ -6,7 +6,7 @@ Time inside a turn is counted in frames (the audio clock): a burst after a stall
     QUIET     -> ONSET, capture from the pre-roll   keep it in the pre-roll
     ONSET     enough speech -> SPEAKING, Started    silent too long -> QUIET, it was a click
     SPEAKING  goes on                               -> TRAILING
-    TRAILING  -> SPEAKING                           silent long enough -> QUIET, Ended
+    TRAILING  -> SPEAKING, Resumed if it paused     short silence -> Paused; long enough -> QUIET, Ended
     any turn that reaches its longest length        -> QUIET, Ended (forced)
 """
 
@@ -25,6 +25,8 @@ class TurnSettings:
 
     silence_duration_ms: int = 1000
     """Silence that ends a turn."""
+    pause_ms: int = 0
+    """Silence after which the turn may be over (`TurnPaused`); 0, or as long as the other: never said."""
     min_speech_ms: int = 140
     """Voiced time that makes a turn. Pauses in "Stop, please" or "Excuse me" don't count, so the wait for it is
     often longer: with 200 ms a barge-in could take half a second to be believed."""
@@ -72,7 +74,21 @@ class TurnEnded:
     """Ended by its length, not by silence: the caller is still speaking."""
 
 
-TurnEvent = TurnStarted | TurnEnded
+@dataclass(frozen=True, slots=True)
+class TurnPaused:
+    """The turn would be this, if the caller said no more. `TurnResumed` or `TurnEnded` follows."""
+
+    turn: TurnEnded
+
+
+@dataclass(frozen=True, slots=True)
+class TurnResumed:
+    """The caller went on after a `TurnPaused`."""
+
+    at: float
+
+
+TurnEvent = TurnStarted | TurnPaused | TurnResumed | TurnEnded
 
 
 class TurnTracker:
@@ -88,6 +104,7 @@ class TurnTracker:
         self._turn_ms = 0
         self._onset_at = 0.0
         self._speech_end_at = 0.0
+        self._paused = False
 
     @property
     def state(self) -> TurnState:
@@ -127,6 +144,7 @@ class TurnTracker:
         self._captured = bytearray(b"".join(self._pre_roll))
         self._pre_roll.clear()
         self._speech_ms = self._silence_ms = self._turn_ms = 0
+        self._paused = False
         self._onset_at = self._speech_end_at = now
 
     def _push_voiced(self, now: float) -> TurnEvent | None:
@@ -137,6 +155,10 @@ class TurnTracker:
         self._speech_end_at = now
         if self._turn_ms >= self._settings.max_turn_ms:
             return self._end(now, forced=True)
+        if self._paused:
+            self._paused = False
+            self._state = TurnState.SPEAKING
+            return TurnResumed(now)
         if self._state is TurnState.ONSET and self._speech_ms < self._settings.min_speech_ms:
             return None
         confirmed = self._state is TurnState.ONSET
@@ -154,16 +176,22 @@ class TurnTracker:
             return self._end(now, forced=False)
         if self._turn_ms >= self._settings.max_turn_ms:
             return self._end(now, forced=True)
+        if not self._paused and 0 < self._settings.pause_ms <= self._silence_ms:
+            self._paused = True
+            return TurnPaused(self._turn(now, forced=False))
         return None
 
     def _end(self, now: float, *, forced: bool) -> TurnEnded:
-        surplus_ms = max(0, self._silence_ms - self._settings.kept_tail_ms)
-        end = len(self._captured) - ms_to_bytes(surplus_ms)
-        ended = TurnEnded(
-            bytes(self._captured[:end]), self._speech_ms, self._onset_at, self._speech_end_at, now, forced
-        )
+        ended = self._turn(now, forced=forced)
         self._forget(silence_only=not forced)
         return ended
+
+    def _turn(self, now: float, *, forced: bool) -> TurnEnded:
+        surplus_ms = max(0, self._silence_ms - self._settings.kept_tail_ms)
+        end = len(self._captured) - ms_to_bytes(surplus_ms)
+        return TurnEnded(
+            bytes(self._captured[:end]), self._speech_ms, self._onset_at, self._speech_end_at, now, forced
+        )
 
     def _forget(self, *, silence_only: bool = True) -> None:
         """Back to QUIET; the end of what was captured is the pre-roll of what comes next.

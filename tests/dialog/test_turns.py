@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ari_app.audio.format import FRAME_BYTES, FRAME_MS, ms_to_bytes
-from ari_app.dialog.turns import TurnEnded, TurnEvent, TurnSettings, TurnStarted, TurnState, TurnTracker
+from ari_app.dialog.turns import (
+    TurnEnded,
+    TurnEvent,
+    TurnPaused,
+    TurnResumed,
+    TurnSettings,
+    TurnStarted,
+    TurnState,
+    TurnTracker,
+)
 
 SETTINGS = TurnSettings(
     silence_duration_ms=400,
@@ -165,3 +176,70 @@ def test_any_caller(runs: list[tuple[bool, int]]) -> None:
         assert SETTINGS.min_speech_ms <= turn.speech_ms <= SETTINGS.max_turn_ms
         between = range(round(turn.onset_at * 50), round(turn.speech_end_at * 50) + 1)
         assert voiced_frames & set(between) <= set(numbers)
+
+
+# --- pauses
+
+
+PAUSING = replace(SETTINGS, pause_ms=100)
+
+
+def test_a_pause_is_said_once_and_holds_the_turn_so_far() -> None:
+    caller = Caller(PAUSING)
+    caller.push(True, 10)
+    caller.push(False, 19)
+    started, paused = caller.events
+    assert isinstance(started, TurnStarted) and isinstance(paused, TurnPaused)
+    assert frames_of(paused.turn.pcm) == list(range(15))
+    assert paused.turn.speech_end_at == 9 * FRAME_MS / 1000
+    caller.push(False)
+    assert isinstance(caller.events[-1], TurnEnded)
+    assert caller.events[-1].pcm == paused.turn.pcm  # kept_tail_ms is as long as the pause
+
+
+def test_a_caller_who_goes_on_resumes_the_turn_and_may_pause_again() -> None:
+    caller = Caller(PAUSING)
+    for _ in range(2):
+        caller.push(True, 10)
+        caller.push(False, 6)
+    caller.push(True, 1)
+    assert [type(event) for event in caller.events] == [
+        *(TurnStarted, TurnPaused, TurnResumed, TurnPaused, TurnResumed),
+    ]
+    second = caller.events[3]
+    assert isinstance(second, TurnPaused) and frames_of(second.turn.pcm) == list(range(31))
+
+
+@pytest.mark.parametrize("pause_ms", [0, 400, 500])
+def test_no_pause_is_said_without_room_for_it(pause_ms: int) -> None:
+    caller = Caller(replace(SETTINGS, pause_ms=pause_ms))
+    caller.push(True, 10)
+    caller.push(False, 30)
+    assert [type(event) for event in caller.events] == [TurnStarted, TurnEnded]
+
+
+def test_a_click_that_is_no_speech_never_pauses() -> None:
+    caller = Caller(replace(PAUSING, pause_ms=20))
+    caller.push(True, 2)
+    caller.push(False, 30)
+    assert caller.events == []
+
+
+@given(st.lists(st.booleans(), max_size=400))
+def test_pauses_change_nothing_else(frames: list[bool]) -> None:
+    with_pauses, without = Caller(PAUSING), Caller(SETTINGS)
+    for voiced in frames:
+        with_pauses.push(voiced)
+        without.push(voiced)
+    kept = [event for event in with_pauses.events if not isinstance(event, TurnPaused | TurnResumed)]
+    assert kept == without.events
+    open_pause = False
+    for event in with_pauses.events:
+        if isinstance(event, TurnPaused):
+            assert not open_pause
+            open_pause = True
+        elif isinstance(event, TurnResumed):
+            assert open_pause
+            open_pause = False
+        elif isinstance(event, TurnEnded):
+            open_pause = False

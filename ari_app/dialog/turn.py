@@ -1,0 +1,43 @@
+"""One caller turn on its way from a guess to its answer, as the pipeline keeps it. Shell, owned by the pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ari_app.dialog.ports import TurnTimed
+from ari_app.dialog.response import Response
+from ari_app.dialog.turns import TurnEnded
+
+
+class Turn:
+    """What is known of it; number 0 is the greeting."""
+
+    def __init__(self, number: int, ended: TurnEnded | None) -> None:
+        self.number = number
+        self.ended = ended
+        self.committed = asyncio.Event()
+        """It is over for sure: from now on it may leave traces."""
+        self.words: str | None = None
+        """What was understood, "" for nothing; None: not known yet."""
+        self.language: str | None = None
+        self.rejected = ""
+        """Why nothing was."""
+        self.response: Response | None = None
+        self.task: asyncio.Task[None]
+        self.listened = asyncio.Event()
+        """Its words are in the history, or never will be."""
+        self.requests = 0
+        """To speech-to-text and chat."""
+        self._stages: dict[str, float] = {}
+        self._timed = False
+
+    def reached(self, stage: str, at: float) -> None:
+        """Note the first time of a stage, a field of `TurnTimed`."""
+        self._stages.setdefault(stage, at)
+
+    def take_timed(self) -> TurnTimed | None:
+        """The waterfall, once; the greeting has none."""
+        if self.ended is None or self._timed or not self.committed.is_set():
+            return None
+        self._timed = True
+        return TurnTimed(self.number, self.ended.speech_end_at, self.ended.at, **self._stages)
