@@ -25,6 +25,7 @@ def lan() -> Iterator[None]:
     assert os.geteuid() == 0, (
         "only root can make the network that these tests call from: run scripts/containers as root"
     )
+    _remove()  # what a killed run left
     _ip("netns", "add", NAMESPACE)
     try:
         _ip("link", "add", "aalan0", "type", "veth", "peer", "name", "aalan1", "netns", NAMESPACE)
@@ -35,7 +36,7 @@ def lan() -> Iterator[None]:
             _ip("-n", NAMESPACE, "link", "set", device, "up")
         yield
     finally:
-        _ip("netns", "delete", NAMESPACE)  # the pair of devices goes with it
+        _remove()
 
 
 @contextlib.contextmanager
@@ -52,6 +53,12 @@ def inside() -> Iterator[None]:
 def _enter(namespace: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.setns(namespace, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+
+
+def _remove() -> None:
+    for command in (("link", "delete", "aalan0"), ("netns", "delete", NAMESPACE)):
+        with contextlib.suppress(AssertionError):
+            _ip(*command)
 
 
 def _ip(*arguments: str) -> None:

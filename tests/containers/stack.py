@@ -97,9 +97,10 @@ class Stack:
         networks = self.inspect(service)["NetworkSettings"]["Networks"]
         return str(networks[f"ari_app-test_{network}"]["IPAddress"])
 
-    def kill(self, service: str) -> None:
-        """As a crash does: the engine itself would not restart what it was told to kill."""
-        pid = str(self.inspect(service)["State"]["Pid"])
+    def kill(self, service: str, program: str) -> None:
+        """Kill that program in the container as a crash does; the engine would not restart what itself killed."""
+        processes = docker("top", self.inspect(service)["Id"], "-eo", "pid,comm").splitlines()[1:]
+        pid = next(line.split()[0] for line in processes if line.split()[1] == program)
         docker(
             *("run", "--rm", "--pid=host", "--user=0", "--entrypoint=sh", "ari_app-asterisk"),
             *("-c", f"kill -9 {pid}"),

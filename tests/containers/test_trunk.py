@@ -104,7 +104,7 @@ async def test_a_trunk_refuses_then_registers_and_carries_calls_both_ways(
 
     await asyncio.to_thread(stack.set, trunk | {"SIP_PASSWORD": OUR_PASSWORD})
     await _state(stack, "TRUNK_STATE=Registered")
-    assert "nothing failed" in stack.exec("app", "python", "-m", "ari_app", "check")
+    assert "all is well" in stack.exec("app", "python", "-m", "ari_app", "check")
 
     gateway = docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", NETWORK).strip()
     account = {"server": (provider, 5060), "user": "visitor", "password": VISITOR_PASSWORD}
