@@ -299,7 +299,7 @@ class Call:
                 await self._open_recorder(self._settings.recording_directory)
             except OSError as error:  # the caller matters more than the record
                 logger.error("this call is not recorded: %s", error)
-        await self._brain.start(self._endpoint.pacer, self._on_fact)
+        await self._brain.start(self._endpoint.playout, self._on_fact)
         self._conversing = True
 
     async def _open_recorder(self, make_directory: Callable[[str], Path]) -> None:

@@ -1,4 +1,9 @@
-"""RTP sockets, and the one task that paces all legs of the process. Shell."""
+"""RTP sockets, and the one thread that paces all legs of the process. Shell.
+
+Frames leave from a thread of their own, so that no work of the event loop, however long, makes a caller's audio late.
+What it shares with the loop is a leg's playout queue, behind a lock that nobody holds for longer than a frame takes.
+Everything else happens on the loop: what comes in, and what is told of what left.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,12 @@ import logging
 import random
 import secrets
 import socket
+import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,10 +37,50 @@ TIMESTAMP_STEP = FRAME_BYTES // SAMPLE_BYTES
 RECEIVE_BUFFER_BYTES = 256 * 1024
 DSCP_EF = 0xB8
 """Expedited forwarding (RFC 3246): routers that look let voice pass first."""
+SWITCH_INTERVAL_S = 0.0005
+"""How long another thread may keep the interpreter from the sender; Python's own default is 5 ms."""
+
+
+class _Playout:
+    """A leg's pacer as the brain sees it: the sender's thread takes frames from it at the same time."""
+
+    def __init__(self, pacer: Pacer, lock: threading.Lock) -> None:
+        self._pacer = pacer
+        self._lock = lock
+
+    def play(self, item_id: str, pcm: bytes) -> None:
+        with self._lock:
+            self._pacer.play(item_id, pcm)
+
+    def finish(self, item_id: str) -> None:
+        with self._lock:
+            self._pacer.finish(item_id)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._pacer.clear()
+
+    def played_ms(self, item_id: str) -> float:
+        with self._lock:
+            return self._pacer.played_ms(item_id)
+
+    @property
+    def speaking(self) -> bool:
+        with self._lock:
+            return self._pacer.speaking
+
+
+@dataclass(frozen=True, slots=True)
+class _Departure:
+    """What left at one deadline."""
+
+    at: float
+    frames: list[bytes]
+    marks: list[PlayoutMark]
 
 
 class RtpEndpoint(asyncio.DatagramProtocol):
-    """One leg: its socket, its receive stream and its pacer.
+    """One leg: its socket, its receive stream and its playout.
 
     Args:
         sender: the process's one.
@@ -54,7 +103,14 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         on_sent: Callable[[bytes, float], None],
         on_mark: Callable[[PlayoutMark, float], None],
     ) -> None:
-        self.pacer = Pacer()
+        self._pacer = Pacer()
+        self._lock = threading.Lock()
+        """Over the pacer, and over the socket against its end."""
+        self.playout = _Playout(self._pacer, self._lock)
+        self._departed: deque[_Departure] = deque()
+        """Not told on the loop yet; as many as the loop is late, which ends the call before it fills memory."""
+        self._fresh = True
+        """Until the first deadline; a stall before that is none of its own."""
         self._sender = sender
         self._host = host
         self._ports = ports
@@ -115,6 +171,9 @@ class RtpEndpoint(asyncio.DatagramProtocol):
     def close(self) -> None:
         """Free the socket; idempotent."""
         self._sender.remove(self)
+        with self._lock:
+            self._remote = None
+        self.tell()
         if self._transport is not None:
             self._transport.close()
 
@@ -143,37 +202,50 @@ class RtpEndpoint(asyncio.DatagramProtocol):
 
     # --- the sender's side ---------------------------------------------------------------------------
 
-    def tick(self, count: int, skipped: int, now: float) -> None:
-        """Send the `count` frames that are due, then pass over the time of `skipped` ones."""
-        for _ in range(count):
-            self._send(self.pacer.next_frame(), now)
-        self._sent_late += min(count, count + skipped - 1)
-        self._sent_skipped += skipped
-        for _ in range(min(skipped, MAX_FILL_FRAMES)):
-            self._call(self._on_sent, SILENT_FRAME, now)
-        self._timestamp = uint32_add(self._timestamp, skipped * TIMESTAMP_STEP)
-        for mark in self.pacer.take_marks():
-            self._call(self._on_mark, mark, now)
-        self._deliver(now)
+    def send_due(self, count: int, skipped: int, now: float) -> None:
+        """Send the `count` frames that are due, then pass over the time of `skipped` ones. In the sender's thread."""
+        with self._lock:
+            if self._remote is None:  # closed meanwhile
+                return
+            if self._fresh:
+                self._fresh, count, skipped = False, 1, 0
+            frames = [self._pacer.next_frame() for _ in range(count)]
+            for frame in frames:
+                self._send(frame, self._remote)
+            self._sent_late += min(count, count + skipped - 1)
+            self._sent_skipped += skipped
+            self._timestamp = uint32_add(self._timestamp, skipped * TIMESTAMP_STEP)
+            frames += [SILENT_FRAME] * min(skipped, MAX_FILL_FRAMES)
+            self._departed.append(_Departure(now, frames, self._pacer.take_marks()))
 
-    def _send(self, frame: bytes, now: float) -> None:
-        assert self._socket is not None and self._remote is not None
+    def tell(self) -> None:
+        """Tell the listeners what left since the last time, and what the passing of time sets free. On the loop."""
+        while self._departed:
+            departure = self._departed.popleft()
+            for frame in departure.frames:
+                self._call(self._on_sent, frame, departure.at)
+            for mark in departure.marks:
+                self._call(self._on_mark, mark, departure.at)
+        self._deliver(asyncio.get_running_loop().time())
+
+    def _send(self, frame: bytes, remote: tuple[str, int]) -> None:
+        assert self._socket is not None
         packet = RtpPacket(
             PAYLOAD_TYPE_SLIN, self._sequence_number, self._timestamp, self._ssrc, self._encode(frame)
         )
         try:
             # Not by the transport: what the kernel does not take now would wait in a queue without bound.
-            self._socket.sendto(packet.to_bytes(), self._remote)
+            self._socket.sendto(packet.to_bytes(), remote)
         except OSError:
             self._unsent += 1
         else:
             self._sent += 1
         self._sequence_number = uint16_add(self._sequence_number, 1)
         self._timestamp = uint32_add(self._timestamp, TIMESTAMP_STEP)
-        self._call(self._on_sent, frame, now)
 
     def _deliver(self, now: float) -> None:
-        assert self._receive is not None
+        if self._receive is None:
+            return
         for frame in self._receive.take(now):
             self._call(self._on_frame, frame, now)
 
@@ -187,52 +259,69 @@ class RtpEndpoint(asyncio.DatagramProtocol):
 
 
 class RtpSender:
-    """Paces all legs of the process by absolute deadline, in one task."""
+    """Paces all legs of the process by absolute deadline, in one thread."""
 
     def __init__(self) -> None:
-        self._legs: dict[RtpEndpoint, bool] = {}
-        """Value: True until its first deadline; a stall before that is none of its own."""
-        self._task: asyncio.Task[None] | None = None
+        self._legs: tuple[RtpEndpoint, ...] = ()
+        """Replaced, never changed: the thread reads it without a lock."""
+        self._changing = threading.Lock()
+        self._stopping = False
+        self._telling = False
+        """The loop has not yet told of what left before: once is enough, however long it takes."""
+        self._thread: threading.Thread | None = None
+        self._switch_interval_s = sys.getswitchinterval()
 
     async def __aenter__(self) -> RtpSender:
-        self._task = asyncio.create_task(self._run(), name="rtp-sender")
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, args=(loop,), name="rtp-sender", daemon=True)
+        self._thread.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        assert self._thread is not None
+        self._stopping = True
+        self._thread.join()  # one deadline at most
+        sys.setswitchinterval(self._switch_interval_s)
 
     def add(self, leg: RtpEndpoint) -> None:
         """Send this leg's frames from the next deadline on."""
-        self._legs[leg] = True
+        with self._changing:
+            self._legs = (*self._legs, leg)
 
     def remove(self, leg: RtpEndpoint) -> None:
         """Stop; idempotent."""
-        self._legs.pop(leg, None)
+        with self._changing:
+            self._legs = tuple(other for other in self._legs if other is not leg)
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        clock = FrameClock(loop.time())
-        while True:
-            await asyncio.sleep(clock.next_at - loop.time())
-            now = loop.time()
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        clock = FrameClock(time.monotonic())
+        while not self._stopping:
+            time.sleep(max(0.0, clock.next_at - time.monotonic()))
+            now = time.monotonic()
             count, skipped = clock.due(now)
-            if count:
-                self._tick(count, skipped, now)
-
-    def _tick(self, count: int, skipped: int, now: float) -> None:
-        for leg, new in list(self._legs.items()):
-            if leg not in self._legs:  # a listener of another leg has just closed it
+            legs = self._legs
+            if not count or not legs:
                 continue
-            self._legs[leg] = False
-            try:
-                leg.tick(1 if new else count, 0 if new else skipped, now)
-            except Exception:  # one leg's fault must not stop the sender of all
-                logger.exception("an RTP leg failed; it is no longer sent")
-                self.remove(leg)
+            for leg in legs:
+                try:
+                    leg.send_due(count, skipped, now)
+                except Exception:  # one leg's fault must not stop the sender of all
+                    logger.exception("an RTP leg failed; it is no longer sent")
+                    self.remove(leg)
+            if not self._telling:
+                self._telling = True
+                try:
+                    loop.call_soon_threadsafe(self._tell)
+                except RuntimeError:  # the loop was closed without us: nobody is left to send for
+                    return
+
+    def _tell(self) -> None:
+        self._telling = False
+        for leg in self._legs:
+            leg.tell()
 
 
 async def own_address(rtp_host: str, ari_url: str) -> str:
