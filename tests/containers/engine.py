@@ -83,6 +83,9 @@ def engine(environ: dict[str, str]) -> Iterator[bool]:
     if shutil.which("dockerd") is None or shutil.which("iptables") is None:
         say("Installing Debian's Docker engine")
         install(PACKAGES)
+        if answers("docker", "info", environ=environ):  # the host's init system has started it
+            yield False
+            return
     with tempfile.TemporaryDirectory(prefix="ari_app-docker-") as name, started(Path(name), environ):
         yield True
 
@@ -101,7 +104,8 @@ def started(folder: Path, environ: dict[str, str]) -> Iterator[None]:
     cache.mkdir(parents=True, exist_ok=True)
     (folder / "daemon.json").write_text("{}")  # the host's own settings are not for this one
     environ["DOCKER_HOST"] = f"unix://{folder}/docker.sock"
-    command = ["dockerd", "--host", environ["DOCKER_HOST"], "--data-root", str(cache)]
+    command = ["setpriv", "--pdeathsig", "TERM", "--", "dockerd"]  # the kernel ends it if we are killed
+    command += ["--host", environ["DOCKER_HOST"], "--data-root", str(cache)]
     command += ["--exec-root", str(folder / "run"), "--pidfile", str(folder / "pid")]
     command += ["--config-file", str(folder / "daemon.json")]
     say("Starting a Docker engine")

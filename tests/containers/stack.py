@@ -34,17 +34,24 @@ class Stack:
         folder: stands for the clone in which an operator keeps `.env`.
         env: what `.env` holds; None: there is no such file.
         environ: set in the shell of the operator, such as ports that are free on a machine with other tests.
+        project: several can be up at once under different names, if their ports differ.
     """
 
     def __init__(
-        self, folder: Path, env: Mapping[str, str] | None, environ: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        env: Mapping[str, str] | None,
+        environ: Mapping[str, str] | None = None,
+        *,
+        project: str = "ari_app-test",
     ) -> None:
+        self.project = project
         self.folder = folder
         self.up_s = 0.0
         """From `docker compose up` until both were healthy."""
         self._env = env
         self._environ = {**os.environ, **(environ or {})}
-        self.compose_command = ["compose", "-p", "ari_app-test", "-f", str(ROOT / "docker-compose.yml")]
+        self.compose_command = ["compose", "-p", project, "-f", str(ROOT / "docker-compose.yml")]
         self.compose_command += ["--project-directory", str(folder)]
 
     def __enter__(self) -> Stack:
@@ -95,7 +102,7 @@ class Stack:
     def address(self, service: str, network: str) -> str:
         """The container's in one of the two networks."""
         networks = self.inspect(service)["NetworkSettings"]["Networks"]
-        return str(networks[f"ari_app-test_{network}"]["IPAddress"])
+        return str(networks[f"{self.project}_{network}"]["IPAddress"])
 
     def kill(self, service: str, program: str) -> None:
         """Kill that program in the container as a crash does; the engine would not restart what itself killed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import time
@@ -36,6 +37,12 @@ def host() -> str:
 
 
 @pytest.fixture(scope="module")
+def local_network() -> Iterator[None]:
+    with lan():
+        yield
+
+
+@pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A fresh clone without any `.env`."""
     ports = {"SIP_LISTEN_PORT": str(SIP_PORT), "SIP_RTP_PORTS": f"{FIRST_MEDIA_PORT}-{LAST_MEDIA_PORT}"}
@@ -44,7 +51,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def configured(tmp_path: Path) -> Iterator[Stack]:
+def configured(tmp_path: Path, local_network: None) -> Iterator[Stack]:
     """A copy of .env.example, with what an operator sets for phones in the local network. Called from there."""
     example = ROOT / ".env.example"
     env = {name: value or "" for name, value in parse_dotenv(example, example.read_text("utf-8")).items()} | {
@@ -56,7 +63,7 @@ def configured(tmp_path: Path) -> Iterator[Stack]:
         "SAVE_RECORDINGS": "yes",
         "DRAIN_SECONDS": "3",
     }
-    with lan(), Stack(tmp_path, env) as stack, inside():
+    with Stack(tmp_path, env, project="ari_app-test-lan") as stack, inside():
         yield stack
 
 
@@ -122,6 +129,38 @@ def test_nothing_else_answers_from_outside(bare: Stack, host: str) -> None:
         assert not _answers(app, port), f"the application answers on TCP port {port}"
     assert _listeners(bare, "asterisk") == {(private, HTTP)}
     assert {address for address, _ in _listeners(bare, "app")} == {"127.0.0.1"}
+
+
+def test_a_scanner_gets_nowhere_and_fail2ban_learns_its_address(bare: Stack, local_network: None) -> None:
+    with inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as scanner:
+        scanner.bind((PHONE, 0))
+        scanner.settimeout(5)
+        own = f"{PHONE}:{scanner.getsockname()[1]}"
+        challenge = _invite(scanner, own, 1)
+        nonce = re.search(r'nonce="([^"]+)"', challenge)
+        assert challenge.startswith("SIP/2.0 401 ") and nonce is not None
+        guess = (
+            f'Digest username="1000",realm="asterisk",nonce="{nonce[1]}",uri="sip:x",response="{"0" * 32}"'
+        )
+        assert _invite(scanner, own, 2, f"Authorization: {guess}\r\n").startswith("SIP/2.0 401 ")
+    log = bare.exec("asterisk", "cat", "/var/lib/asterisk/log/security.log")
+    reported = 'SecurityEvent="(InvalidAccountID|ChallengeResponseFailed|InvalidPassword)"'
+    assert re.search(rf'{reported}.*RemoteAddress="IPV4/UDP/{re.escape(PHONE)}/', log), log
+    assert "0 active channels" in bare.console("core show channels")
+
+
+def _invite(scanner: socket.socket, own: str, number: int, header: str = "") -> str:
+    """Ask for a call abroad; what is answered."""
+    text = (
+        f"INVITE sip:00442079460000@{SERVER}:{SIP_PORT} SIP/2.0\r\n"
+        f"Via: SIP/2.0/UDP {own};branch=z9hG4bK-scan{number};rport\r\nMax-Forwards: 70\r\n"
+        f"From: <sip:1000@{SERVER}>;tag=scan\r\nTo: <sip:00442079460000@{SERVER}>\r\nCall-ID: scan{number}\r\n"
+        f"CSeq: {number} INVITE\r\nContact: <sip:1000@{own}>\r\n{header}Content-Length: 0\r\n\r\n"
+    )
+    scanner.sendto(text.encode(), (SERVER, SIP_PORT))
+    while f"CSeq: {number} INVITE" not in (answer := scanner.recv(4096).decode()):
+        continue  # the first answer once more, because it has no ACK
+    return answer
 
 
 def test_another_container_does_not_reach_ari(bare: Stack) -> None:
@@ -250,6 +289,4 @@ async def test_down_lets_the_caller_finish(configured: Stack) -> None:
             await asyncio.to_thread(down.wait, 60)
         goodbye = call.heard_since(began)
     assert goodbye.sound_s > 0.8, "no goodbye was heard"
-    assert docker("volume", "ls", "-q", "--filter", "name=ari_app-test_recordings").strip(), (
-        "recordings are gone"
-    )
+    assert "ari_app-test-lan_recordings" in docker("volume", "ls", "-q").split(), "the recordings are gone"
