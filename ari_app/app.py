@@ -18,7 +18,7 @@ from ari_app.ari.ids import CALL_LENGTH, parse_object_id, server_tag
 from ari_app.ari.instances import Instance, state_directory
 from ari_app.ari.outcome import Ending, Outcome
 from ari_app.ari.reconcile import Reconciler
-from ari_app.brains import Brains, build_brains
+from ari_app.brains import Brains, BuildBrains, build_brains
 from ari_app.call import Call, CallSettings, Dial, Observer
 from ari_app.config import Config
 from ari_app.dialog.farewell import Farewell
@@ -47,10 +47,12 @@ class App:
         config: all settings.
         command: `serve` or `dial`; names the recordings, and decides whose application this is: the server has
             the configured name, any other process one of its own.
+        build: makes the brains of its calls.
     """
 
-    def __init__(self, config: Config, *, command: str) -> None:
+    def __init__(self, config: Config, *, command: str, build: BuildBrains = build_brains) -> None:
         self._config = config
+        self._build = build
         self._command = command
         self._is_server = command == "serve"
         suffix = "" if self._is_server else f"-{command}-{secrets.token_hex(4)}"
@@ -147,7 +149,7 @@ class App:
             )
             self._rtp_host = await own_address(config.rtp_host, config.ari_url)
             bind(self._rtp_host, config.rtp_ports).close()  # a wrong address is found now, not by a caller
-            self._brains = await build_brains(config, stack)
+            self._brains = await self._build(config, stack)
             await stack.enter_async_context(self._sender)
             self._client = await stack.enter_async_context(
                 AriClient(

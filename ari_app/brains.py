@@ -45,6 +45,9 @@ class Brains:
     """What a caller hears who is still there when the application stops; 8 kHz."""
 
 
+BuildBrains = Callable[[Config, AsyncExitStack], Awaitable[Brains]]
+
+
 async def build_brains(config: Config, stack: AsyncExitStack) -> Brains:
     """Connect what the mode needs; `stack` takes it down.
 

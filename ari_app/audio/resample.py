@@ -1,8 +1,8 @@
 """Sample-rate conversion of a stream: state is kept between chunks, so joins do not click. Core.
 
 Rates with a small ratio (8, 16, 24, 48 kHz) go through a polyphase FIR filter of our own, others (22.05 kHz) through
-libsamplerate. The telephone's rates are converted on every call all the time, and 20 ms from 24 to 8 kHz cost 50 µs in
-libsamplerate's sinc_medium and 12 µs here (`scripts/bench --only parts`); its stream holds 6 ms back where this holds 2.
+libsamplerate. The telephone's rates are converted on every call all the time, and 20 ms from 24 to 8 kHz cost 50 µs
+in libsamplerate's sinc_medium and 12 µs here (`scripts/bench --only parts`); its stream holds 6 ms back, this one 2.
 """
 
 from __future__ import annotations

@@ -27,12 +27,17 @@ class ServeProcess:
     """Runs `serve` with exactly the given settings; `directory` is its working directory, without `.env`."""
 
     def __init__(
-        self, settings: Mapping[str, str], *, directory: Path, arguments: tuple[str, ...] = ()
+        self,
+        settings: Mapping[str, str],
+        *,
+        directory: Path,
+        arguments: tuple[str, ...] = (),
+        module: tuple[str, ...] = ("ari_app", "serve"),
     ) -> None:
         # Read by people, and stopped between two steps: a caller who is still there gets a moment.
         self._settings = {"LOG_FORMAT": "text", "DRAIN_SECONDS": "3", **settings}
         self._directory = directory
-        self._arguments = arguments
+        self._arguments = (*module, *arguments)
         self._process: asyncio.subprocess.Process | None = None
         self._log_path = directory / "serve.log"
 
@@ -40,7 +45,7 @@ class ServeProcess:
         with self._log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 # The kernel ends it if we are killed.
-                *("setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "ari_app", "serve"),
+                *("setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m"),
                 *self._arguments,
                 cwd=self._directory,
                 env=clean_environment(self._settings),

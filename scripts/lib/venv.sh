@@ -52,8 +52,12 @@ prepare_venv() {
         echo "Installing ari_app[$extra] and what it needs (a few hundred MB the first time)" >&2
         "$VENV_PYTHON" -m pip --disable-pip-version-check install -q -q -e "$root[$extra]" ||
             fail "the packages could not be installed: see pip's message above."
-        # A development environment holds all that the demo needs.
-        if [ "$extra" = dev ]; then printf '%s\n' "$want dev" "$want demo"; else echo "$want $extra"; fi >"$stamp"
+        # A development environment holds all that the benchmark needs, and that all that the demo needs.
+        case $extra in
+            dev) printf '%s\n' "$want dev" "$want bench" "$want demo" ;;
+            bench) printf '%s\n' "$want bench" "$want demo" ;;
+            *) echo "$want $extra" ;;
+        esac >"$stamp"
     fi
     exec 9>&-
 }

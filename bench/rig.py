@@ -1,0 +1,201 @@
+"""The benchmark's parts as processes: engine, Asterisk, application, callers; and one batch of calls through them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import tempfile
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ari_app.audio.codec import pcm16_to_ulaw
+from ari_app.demo.application import ServeProcess
+from ari_app.demo.asterisk import PrivateAsterisk
+from ari_app.demo.asterisk_prefix import Prefix
+from ari_app.demo.measure import process_cost
+from bench.sipp import place_calls
+
+HOST = "127.0.0.1"
+SET_UP_S = 1.0
+"""Between the callers' sockets and the first INVITE, and at the end of a batch."""
+
+
+@dataclass
+class Batch:
+    """What the callers of one batch do."""
+
+    kind: str
+    """A `_step_` of `bench.media`."""
+    calls: int = 1
+    turns: int = 1
+    seconds: float = 30.0
+    per_second: float = 10.0
+    after_s: float = 1.5
+
+
+@dataclass
+class Outcome:
+    """What came of it."""
+
+    calls: list[dict[str, Any]]
+    answered_at: list[float]
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    """By process, over the whole batch."""
+    peak_rss_mb: dict[str, float] = field(default_factory=dict)
+
+    def notes(self, name: str) -> list[float]:
+        """All values noted under a name; what did not come counts as lost elsewhere."""
+        return [n[name] for call in self.calls for n in call["notes"] if n.get(name) is not None]
+
+    def failures(self, name: str) -> int:
+        """Notes without a value, and calls that did not finish."""
+        missing = sum(n[name] is None for call in self.calls for n in call["notes"] if name in n)
+        return missing + sum(not call["done"] for call in self.calls)
+
+
+class Rig:
+    """Everything up, for one configuration of the application."""
+
+    def __init__(
+        self, asterisk: PrivateAsterisk, serve: ServeProcess, engine: asyncio.subprocess.Process, sipp: Prefix
+    ) -> None:
+        self._asterisk = asterisk
+        self._serve = serve
+        self._engine = engine
+        self._sipp = sipp
+
+    @property
+    def application_pid(self) -> int:
+        return self._serve.pid
+
+    async def run(self, batch: Batch, voices: Sequence[bytes], interruption: bytes) -> Outcome:
+        """Place the calls of a batch and bring home what the callers noted. Voices are PCM16 at 8 kHz."""
+        ports = _free_ports(batch.calls)
+        set_up_s = batch.calls / batch.per_second
+        plan = {
+            "kind": batch.kind,
+            "turns": batch.turns,
+            "after_s": batch.after_s,
+            "ports": ports,
+            "seconds": batch.seconds + set_up_s + 2 * SET_UP_S,
+            "utterances": [b64encode(pcm16_to_ulaw(pcm)).decode() for pcm in voices],
+            "interruption": b64encode(pcm16_to_ulaw(interruption)).decode(),
+        }
+        pids = {
+            "application": self._serve.pid,
+            "asterisk": self._asterisk.pid or 0,
+            "engine": self._engine.pid,
+        }
+        before = {name: process_cost(pid)["cpu_s"] for name, pid in pids.items()}
+        callers = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bench.media"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=1 << 28,
+        )
+        assert callers.stdin and callers.stdout
+        try:
+            callers.stdin.write(json.dumps(plan).encode())
+            callers.stdin.close()
+            await callers.stdout.readline()
+            placing = asyncio.create_task(
+                place_calls(
+                    self._sipp,
+                    server=(self._asterisk.sip_host, self._asterisk.sip_port),
+                    extension=self._asterisk.bot_extension,
+                    user=self._asterisk.caller_user,
+                    password=self._asterisk.caller_password,
+                    ports=ports,
+                    seconds=batch.seconds,
+                    per_second=batch.per_second,
+                )
+            )
+            try:
+                raw = await callers.stdout.read()
+                await self._asterisk.rx("channel request hangup all")
+                answered_at = await placing
+            finally:
+                placing.cancel()
+        finally:
+            if callers.returncode is None:
+                callers.kill()
+                await callers.wait()
+        after = {name: process_cost(pid) for name, pid in pids.items()}
+        return Outcome(
+            json.loads(raw)["calls"],
+            answered_at,
+            {name: after[name]["cpu_s"] - before[name] for name in pids},
+            {name: after[name]["peak_rss_mb"] for name in pids},
+        )
+
+
+@asynccontextmanager
+async def rig(
+    asterisk_prefix: Prefix,
+    sipp: Prefix,
+    *,
+    profile: str,
+    settings: Mapping[str, str],
+    long: bool = False,
+    module: tuple[str, ...] = ("ari_app", "serve"),
+) -> AsyncIterator[Rig]:
+    """Start everything; `settings` are the application's, on top of what binds the parts together."""
+    async with AsyncExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ari_app-bench-")))
+        engine, url = await _start_engine(profile, long=long)
+        stack.push_async_callback(_end, engine)
+        asterisk = await stack.enter_async_context(PrivateAsterisk(asterisk_prefix))
+        serve = await stack.enter_async_context(
+            ServeProcess(
+                {
+                    "ARI_URL": asterisk.ari_url,
+                    "ARI_USERNAME": asterisk.ari_user,
+                    "ARI_PASSWORD": asterisk.ari_password,
+                    "OPENAI_BASE_URL": url,
+                    "MAX_CALLS": "500",
+                    "XDG_STATE_HOME": str(work / "state"),
+                    "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+                    **settings,
+                },
+                directory=work,
+                module=module,
+            )
+        )
+        yield Rig(asterisk, serve, engine, sipp)
+
+
+async def _start_engine(profile: str, *, long: bool) -> tuple[asyncio.subprocess.Process, str]:
+    engine = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.engine", "--profile", profile, *(["--long"] if long else [])),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert engine.stdout
+    line = (await engine.stdout.readline()).decode()
+    return engine, line.removeprefix("listening on ").strip()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+    await process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Even ports that are free now; the odd one after each is for RTCP, which nobody sends."""
+    ports: list[int] = []
+    port = 30_000
+    while len(ports) < count:
+        port += 2
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+        ports.append(port)
+    return ports

@@ -1,0 +1,215 @@
+"""What is measured: each scenario starts its own application, places its calls and returns samples."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ari_app.demo.asterisk_prefix import Prefix
+from bench import speech
+from bench.engine import PROFILES
+from bench.parts import costs_us
+from bench.rig import Batch, Outcome, Rig, rig
+
+GREETING = "Hello."
+STALLS_MS = (10, 25, 100)
+STALL_EVERY_S = 1.0
+
+
+@dataclass
+class Result:
+    """One line of the report."""
+
+    scenario: str
+    parameters: dict[str, Any]
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    """By measure; the unit is the end of its name."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """Counts and costs."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all scenarios share."""
+
+    asterisk: Prefix
+    sipp: Prefix
+    voices: Sequence[bytes]
+    interruption: bytes
+    quick: bool
+
+    async def run(self, rig: Rig, batch: Batch) -> Outcome:
+        return await rig.run(batch, self.voices, self.interruption)
+
+
+async def floor(bench: Bench) -> AsyncIterator[Result]:
+    """The echo: what Asterisk, the sockets and the pacing of both sides cost, without a conversation."""
+    async with rig(bench.asterisk, bench.sipp, profile="instant", settings={"MODE": "echo"}) as parts:
+        turns = 20 if bench.quick else 100
+        outcome = await bench.run(parts, Batch("echo", 1, turns, turns * 0.8 + 3))
+    yield Result(
+        "floor",
+        {},
+        {"round_trip_ms": outcome.notes("round_trip_ms")},
+        {"failed": outcome.failures("round_trip_ms")},
+    )
+
+
+async def greeting(bench: Bench) -> AsyncIterator[Result]:
+    """From the answer (SIP 200) to the first sample of the greeting."""
+    for profile in ("fast",) if bench.quick else ("instant", "fast", "typical"):
+        async with rig(bench.asterisk, bench.sipp, profile=profile, settings={"GREETING": GREETING}) as parts:
+            outcome = await bench.run(parts, Batch("listen", 4 if bench.quick else 20, 1, 4, per_second=2))
+        delays = [
+            (note["first_sound_at"] - answered) * 1000
+            for call, answered in zip(outcome.calls, outcome.answered_at, strict=True)
+            for note in call["notes"]
+        ]
+        yield Result(
+            "greeting",
+            {"engine": profile},
+            {"first_sound_ms": delays},
+            {"failed": len(outcome.calls) - len(delays)},
+        )
+
+
+VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "ari_app": (("ari_app", "serve"), {}),
+    "without speculation": (("ari_app", "serve"), {"SPECULATE_AFTER_MS": "0"}),
+    "sequential": (("bench.sequential",), {}),
+}
+"""Module and settings."""
+SPECULATE_AFTER_MS = 240
+"""The application's default."""
+
+
+async def gap(bench: Bench) -> AsyncIterator[Result]:
+    """From the caller's last speech packet to the bot's first, and what of it is our own."""
+    windows = (500,) if bench.quick else (300, 500, 1000)
+    profiles = ("fast",) if bench.quick else ("instant", "fast", "typical")
+    for profile in profiles:
+        for window_ms in windows:
+            yield await _gap(bench, profile, window_ms, "ari_app")
+
+
+async def baselines(bench: Bench) -> AsyncIterator[Result]:
+    """The same gap without what hides the engines' delay."""
+    window_ms, profile = (500, "fast") if bench.quick else (1000, "typical")
+    for variant in VARIANTS:
+        yield await _gap(bench, profile, window_ms, variant)
+
+
+async def _gap(bench: Bench, profile: str, window_ms: int, variant: str) -> Result:
+    calls, turns = (2, 3) if bench.quick else (5, 6)
+    module, settings = VARIANTS[variant]
+    settings = {"SILENCE_DURATION_MS": str(window_ms), "HOLD": "", **settings}
+    async with rig(bench.asterisk, bench.sipp, profile=profile, settings=settings, module=module) as parts:
+        outcome = await bench.run(parts, Batch("turns", calls, turns, 15.0 * turns, per_second=2))
+    gaps = outcome.notes("gap_ms")
+    samples = {"gap_ms": gaps}
+    if variant == "ari_app":
+        floor_ms = least_gap_ms(window_ms, PROFILES[profile].total_ms)
+        samples["own_ms"] = [value - floor_ms for value in gaps]
+    parameters = {"engine": profile, "window_ms": window_ms}
+    if variant != "ari_app":
+        parameters["variant"] = variant
+    return Result("gap", parameters, samples, {"failed": outcome.failures("gap_ms")})
+
+
+def least_gap_ms(window_ms: float, engine_ms: float) -> float:
+    """What window and engine impose: work begins at the pause, the bot may speak when the window closes."""
+    begins_ms = SPECULATE_AFTER_MS if window_ms > SPECULATE_AFTER_MS else window_ms
+    return max(window_ms, begins_ms + engine_ms)
+
+
+async def barge_in(bench: Bench) -> AsyncIterator[Result]:
+    """From the caller's first packet over the bot to the bot's last."""
+    settings = {"SILENCE_DURATION_MS": "500", "HOLD": ""}
+    calls, turns = (1, 4) if bench.quick else (4, 6)
+    async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings, long=True) as parts:
+        outcome = await bench.run(parts, Batch("barge", calls, turns, 14.0 * turns, per_second=2))
+    yield Result(
+        "barge-in",
+        {"engine": "fast"},
+        {"stop_ms": outcome.notes("stop_ms")},
+        {"failed": outcome.failures("stop_ms")},
+    )
+
+
+async def capacity(bench: Bench) -> AsyncIterator[Result]:
+    """Many calls in conversation at once: steadiness of the sound, and what a call costs."""
+    for calls in (25,) if bench.quick else (1, 25, 50, 100, 200):
+        settings = {"SILENCE_DURATION_MS": "500", "HOLD": ""}
+        seconds = 20.0 if bench.quick else 40.0
+        async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings) as parts:
+            outcome = await bench.run(parts, Batch("turns", calls, 99, seconds, per_second=25))
+        yield _loaded("capacity", {"calls": calls}, outcome, calls * seconds)
+
+
+async def parts(bench: Bench) -> AsyncIterator[Result]:
+    """What each part costs by itself, for 20 ms of audio."""
+    yield Result("parts", {}, await asyncio.to_thread(costs_us), {})
+
+
+async def stall(bench: Bench) -> AsyncIterator[Result]:
+    """The application stands still for some milliseconds every second, as a busy machine makes it."""
+    calls = 10
+    for stall_ms in (25,) if bench.quick else STALLS_MS:
+        settings = {"SILENCE_DURATION_MS": "500", "HOLD": ""}
+        seconds = 15.0
+        async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings, long=True) as parts:
+            stopping = asyncio.create_task(_stop_and_go(parts.application_pid, stall_ms / 1000))
+            try:
+                outcome = await bench.run(parts, Batch("turns", calls, 99, seconds))
+            finally:
+                stopping.cancel()
+                await asyncio.gather(stopping, return_exceptions=True)
+                os.kill(parts.application_pid, signal.SIGCONT)
+        yield _loaded("stall", {"calls": calls, "stall_ms": stall_ms}, outcome, calls * seconds)
+
+
+async def _stop_and_go(pid: int, stall_s: float) -> None:
+    while True:
+        await asyncio.sleep(STALL_EVERY_S)
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(stall_s)
+        os.kill(pid, signal.SIGCONT)
+
+
+def _loaded(name: str, parameters: dict[str, Any], outcome: Outcome, call_seconds: float) -> Result:
+    gaps = [gap_ms for call in outcome.calls for gap_ms in call["gaps_ms"]]
+    figures: dict[str, float] = {
+        "lost": sum(call["lost"] for call in outcome.calls),
+        "late": sum(call["late"] for call in outcome.calls),
+        "packets": sum(call["received"] for call in outcome.calls),
+        "silent_turns": sum(
+            note["gap_ms"] is None for call in outcome.calls for note in call["notes"] if "gap_ms" in note
+        ),
+    }
+    for process, cpu_s in outcome.cpu_s.items():
+        figures[f"{process}_cpu_percent_per_call"] = 100 * cpu_s / call_seconds
+        figures[f"{process}_peak_mb"] = outcome.peak_rss_mb[process]
+    return Result(name, parameters, {"packet_gap_ms": gaps, "gap_ms": outcome.notes("gap_ms")}, figures)
+
+
+Scenario = Callable[[Bench], AsyncIterator[Result]]
+
+SCENARIOS: dict[str, Scenario] = {
+    "floor": floor,
+    "greeting": greeting,
+    "gap": gap,
+    "baselines": baselines,
+    "barge-in": barge_in,
+    "capacity": capacity,
+    "stall": stall,
+    "parts": parts,
+}
+
+
+def prepared_speech() -> tuple[list[bytes], bytes]:
+    """What the callers say."""
+    return speech.voices(), speech.interruption()
