@@ -253,6 +253,7 @@ class App:
                 max_call_s=config.max_call_seconds,
                 recording_directory=record,
                 system_message=config.system_message,
+                handover_keys=config.handover_keys,
             ),
             caller_channel_id=caller_channel_id,
             dial=dial,

@@ -77,6 +77,8 @@ class CallSettings:
     recording_directory: Callable[[str], Path] | None = None
     """From call id to a new directory; None: nothing is recorded."""
     system_message: str = ""
+    handover_keys: str = ""
+    """An inbound caller who presses one of them goes on in the dialplan."""
 
 
 class Call:
@@ -147,6 +149,7 @@ class Call:
             far_id=self.far_id,
             media_id=self.media_id,
             outbound=self._dial is not None,
+            handover_keys=self._settings.handover_keys,
         )
         if fact is not None:
             self._push(fact)

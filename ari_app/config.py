@@ -75,6 +75,7 @@ class Config:
     apology: str
     hold: str
     goodbye: str
+    handover_keys: str
     openai_api_key: str = field(repr=False)
     openai_base_url: str
     openai_stt_base_url: str

@@ -152,6 +152,13 @@ def digits(at_most: int, what: str) -> Parser:
     return parse
 
 
+def keys(value: str) -> str:
+    """Keys of a telephone, or none."""
+    if not re.fullmatch(r"[0-9*#A-D]*", value):
+        raise ValueError("must be keys of a telephone: 0 to 9, * and #")
+    return value
+
+
 def dial_entries(value: str) -> tuple[str, ...]:
     """Numbers and beginnings of numbers with commas between them, or nothing."""
     entries = tuple(entry.strip() for entry in value.split(",") if entry.strip())

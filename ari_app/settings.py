@@ -203,6 +203,12 @@ SETTINGS: tuple[Setting, ...] = (
         "I am sorry, I have to hang up now. Goodbye.",
         "What callers hear who are still there when the server stops; made at start",
     ),
+    Setting(
+        "HANDOVER_KEYS",
+        "",
+        "Keys, such as 0, with which a caller leaves the bot: the dialplan goes on, ARI_APP_RESULT=handover",
+        parsers.keys,
+    ),
     # Engines
     Setting(
         "OPENAI_API_KEY", "", "Key for all engine stages; empty: the embedded offline backend", secret=True

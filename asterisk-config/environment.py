@@ -31,6 +31,7 @@ VARIABLES: Mapping[str, str] = {
     "local_nets": "LOCAL_NETS",
     "bot_extension": "BOT_EXTENSION",
     "fallback_extension": "FALLBACK_EXTENSION",
+    "away_sound": "AWAY_SOUND",
     "app_name": "ARI_APP",
     "ari_username": "ARI_USERNAME",
     "rtp_start": "SIP_RTP_PORTS",

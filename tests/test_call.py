@@ -338,6 +338,29 @@ async def test_somebody_deletes_the_bridge(bench: Bench) -> None:
     assert bench.handed_back == "failed"
 
 
+async def test_a_caller_presses_the_key_for_a_person(bench: Bench) -> None:
+    brain = ScriptedBrain()
+    _, running = bench.call_in(brain, handover_keys="0#")
+    await bench.talking()
+    bench.asterisk.press(CALLER, "5")
+    bench.asterisk.press(CALLER, "#")
+    assert await ended(running) == Ending(Outcome.ANSWERED, "us", "the caller pressed #")
+    assert bench.handed_back == "handover"
+    assert not brain.is_open
+
+
+async def test_a_callee_who_presses_keys_stays_in_the_conversation(bench: Bench) -> None:
+    call, running = bench.call_out(ScriptedBrain(), handover_keys="0")
+    await until(lambda: call.far_id in bench.asterisk.channels)
+    bench.asterisk.answers(call.far_id)
+    await bench.talking()
+    bench.asterisk.press(call.far_id, "0")
+    await asyncio.sleep(0.1)
+    assert not running.done()
+    bench.asterisk.hang_up(call.far_id)
+    assert (await ended(running)).by == "far"
+
+
 async def test_the_longest_call(bench: Bench) -> None:
     brain = ScriptedBrain()
     _, running = bench.call_in(brain, max_call_s=0.2)

@@ -108,6 +108,7 @@ def test_a_bad_value_names_the_setting_and_the_remedy(name: str, value: str, rem
         ("COUNTRY_CODE", "+44", "country code of 1 to 3 digits"),
         ("HEALTH_HOST", "localhost", "IP address"),
         ("LOG_FORMAT", "xml", "one of auto, text, json"),
+        ("HANDOVER_KEYS", "zero", "keys of a telephone: 0 to 9, * and #"),
     ],
 )
 def test_a_bad_value_for_operation_names_the_setting_and_the_remedy(

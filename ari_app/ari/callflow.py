@@ -346,7 +346,7 @@ class CallFlow:
             case HangupWanted():
                 return Ending(spoke, "us", fact.why)
             case HandBackWanted():
-                good = self._connected and fact.result == "completed"
+                good = self._connected and fact.result in ("completed", "handover")
                 return Ending(Outcome.ANSWERED if good else Outcome.FAILED, "us", fact.why)
             case RingTimedOut() if self._rang:
                 return Ending(Outcome.NO_ANSWER, "us", "it rang until the ring timeout")

@@ -194,7 +194,7 @@ class HandBackWanted:
     """We end the call, and the dialplan goes on with the caller (a callee is hung up)."""
 
     result: str
-    """For ARI_APP_RESULT: completed, failed, busy."""
+    """For ARI_APP_RESULT: completed, handover, failed, busy."""
     why: str
 
 
@@ -219,10 +219,16 @@ Fact = (
 )
 
 
-def fact_of(event: events.Event, *, far_id: str, media_id: str, outbound: bool) -> Fact | None:
-    """What an ARI event means to the call of these objects; None for an event without meaning to its flow."""
+def fact_of(
+    event: events.Event, *, far_id: str, media_id: str, outbound: bool, handover_keys: str = ""
+) -> Fact | None:
+    """What an ARI event means to the call of these objects; None for an event without meaning to its flow.
+
+    Args:
+        handover_keys: an inbound caller who presses one of them goes on in the dialplan.
+    """
     match event:
-        case events.ApplicationReplaced() | events.UnknownEvent() | events.ChannelDtmfReceived():
+        case events.ApplicationReplaced() | events.UnknownEvent():
             return None
     if event.channel_id == media_id:
         return _media_fact(event)
@@ -243,6 +249,8 @@ def fact_of(event: events.Event, *, far_id: str, media_id: str, outbound: bool) 
             return Ringing()
         case events.Dial() if outbound:
             return _dial_fact(event.dialstatus)
+        case events.ChannelDtmfReceived(digit=key) if key in set(handover_keys) and not outbound:
+            return HandBackWanted("handover", f"the caller pressed {key}")
         case _:
             return None
 

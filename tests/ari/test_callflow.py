@@ -218,11 +218,12 @@ def test_hand_back_of_a_callee_is_a_hang_up() -> None:
     assert commands[-1] == Finished(Ending(Outcome.FAILED, "us", "the engines failed"))
 
 
-def test_conversation_over_by_hand_back() -> None:
+@pytest.mark.parametrize("result", ["completed", "handover"])
+def test_conversation_over_by_hand_back(result: str) -> None:
     flow = CallFlow()
     walk(flow, INBOUND)
-    commands = settle(flow, list(flow.push(HandBackWanted("completed", "the bot said goodbye"))))
-    assert HandBack("completed") in commands
+    commands = settle(flow, list(flow.push(HandBackWanted(result, "the bot said goodbye"))))
+    assert HandBack(result) in commands
     assert commands[-1] == Finished(Ending(Outcome.ANSWERED, "us", "the bot said goodbye"))
 
 

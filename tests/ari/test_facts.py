@@ -13,6 +13,7 @@ from ari_app.ari.facts import (
     FarGone,
     FarHungUp,
     FarLeft,
+    HandBackWanted,
     MediaEntered,
     MediaGone,
     MediaUnbridged,
@@ -46,6 +47,15 @@ BOTH: list[tuple[ev.Event, Fact | None]] = [
     (ev.UnknownEvent("ChannelTalkingStarted", "far"), None),
     (ev.ApplicationReplaced("app"), None),
 ]
+KEYS: list[tuple[str, str, bool, Fact | None]] = [
+    ("0", "0#", False, HandBackWanted("handover", "the caller pressed 0")),
+    ("#", "0#", False, HandBackWanted("handover", "the caller pressed #")),
+    ("1", "0#", False, None),
+    ("0", "", False, None),
+    ("", "0#", False, None),
+    ("0#", "0#", False, None),
+    ("0", "0#", True, None),
+]
 OUTBOUND: list[tuple[ev.Event, Fact | None]] = [
     (ev.StasisStart(channel("far")), CalleeAnswered()),
     (ev.ChannelStateChange("far", "Ringing"), Ringing()),
@@ -72,3 +82,13 @@ def test_outbound(event: ev.Event, fact: Fact | None) -> None:
 @pytest.mark.parametrize(("event", "fact"), BOTH + INBOUND, ids=repr)
 def test_inbound(event: ev.Event, fact: Fact | None) -> None:
     assert fact_of(event, far_id="far", media_id="media", outbound=False) == fact
+
+
+@pytest.mark.parametrize(("key", "wanted", "outbound", "fact"), KEYS)
+def test_a_key_of_the_caller_leads_out_of_the_bot(
+    key: str, wanted: str, outbound: bool, fact: Fact | None
+) -> None:
+    event = ev.ChannelDtmfReceived("far", key, 100)
+    assert fact_of(event, far_id="far", media_id="media", outbound=outbound, handover_keys=wanted) == fact
+    event = ev.ChannelDtmfReceived("media", key, 100)
+    assert fact_of(event, far_id="far", media_id="media", outbound=outbound, handover_keys=wanted) is None
