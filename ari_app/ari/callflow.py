@@ -46,7 +46,7 @@ from ari_app.ari.facts import (
     StopConversation,
 )
 from ari_app.ari.outcome import Ending, Outcome, unanswered
-from ari_app.errors import AriConflict, AriNotFound
+from ari_app.errors import AriConflict, AriError, AriNotFound
 
 
 class State(Enum):
@@ -289,8 +289,10 @@ class CallFlow:
         ends = row.state is State.ENDING and self.state is not State.ENDING
         if ends:
             self.ending = self._ending_of(fact)
-            self._refused_step = isinstance(fact, StepFailed) and isinstance(
-                fact.error, AriNotFound | AriConflict
+            self._refused_step = isinstance(fact, StepFailed) and (
+                isinstance(fact.error, AriNotFound | AriConflict)
+                # Asterisk's word for "it is being hung up" is 500 here.
+                or (isinstance(fact.command, Answer) and isinstance(fact.error, AriError))
             )
             if (
                 isinstance(fact, StepFailed | MediaGone | MediaUnbridged | SetupTimedOut)

@@ -180,7 +180,11 @@ def test_an_endpoint_that_does_not_exist() -> None:
 
 
 def test_caller_gone_before_a_step_is_told_by_the_hangup_not_by_the_step() -> None:
-    for refusal in (AriNotFound("answer", 404, "gone"), AriConflict("answer", 409, "not in Stasis")):
+    for refusal in (
+        AriNotFound("answer", 404, "gone"),
+        AriConflict("answer", 409, "not in Stasis"),
+        AriError("answer", 500, "Failed to answer channel"),
+    ):
         flow = CallFlow()
         walk(flow, INBOUND[:4])
         commands = list(flow.push(StepFailed(Answer(), refusal)))

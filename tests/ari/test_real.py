@@ -211,7 +211,10 @@ async def test_calls_of_every_kind_leave_nothing(bench: Bench) -> None:
 
     at_once = await bench.call_in()
     await bench.client.rest.hangup(at_once.far_id)
-    assert (await bench.ending(at_once)).outcome in {Outcome.CANCELLED, Outcome.ANSWERED}
+    ending = await bench.ending(at_once)
+    # Asterisk refuses to answer a channel that is being hung up; the rest is a matter of microseconds.
+    refused = ending.outcome is Outcome.FAILED and "could not answer channel" in ending.detail
+    assert refused or ending.outcome in {Outcome.CANCELLED, Outcome.ANSWERED}
 
 
 async def test_refusals_of_a_real_asterisk(bench: Bench) -> None:

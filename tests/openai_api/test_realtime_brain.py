@@ -433,7 +433,7 @@ async def test_sessions_that_break_at_once_are_not_opened_for_ever(fake: FakeRea
 async def test_a_session_near_its_end_is_changed_in_a_quiet_moment(fake: FakeRealtime) -> None:
     fake.answers = [Answer("Hello."), Answer("Yes."), Answer("Still here.")]
     fake.transcripts = ["Are you there?", "And now?"]
-    fake.misbehave = [Fault(expires_s=4.0)]
+    fake.misbehave = [Fault(expires_s=7.0)]
     async with on_the_line(fake) as phone:
         await phone.answered(1)
         await phone.say()
