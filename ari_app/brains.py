@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from ari_app.audio.format import TELEPHONE_RATE_HZ
-from ari_app.audio.resample import StreamResampler
 from ari_app.audio.tones import two_tones
 from ari_app.backend import OfflineBackend
 from ari_app.config import Config, Stage
 from ari_app.dialog.echo import Echo
+from ari_app.dialog.known_speech import KnownSpeech, rendered
 from ari_app.dialog.pipeline import Pipeline, PipelineSettings
 from ari_app.dialog.ports import Brain, TextToSpeech
+from ari_app.dialog.sentences import pieces
 from ari_app.errors import EngineError
 from ari_app.models import LANGUAGE_LIST_MODELS
 from ari_app.openai_api.chat import OpenAiChat
@@ -86,12 +86,28 @@ async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: Async
         greeting=config.greeting or None,
         silence_duration_ms=config.silence_duration_ms,
         speculate_after_ms=config.speculate_after_ms,
+        min_speech_ms=config.barge_in_after_ms,
+        interrupting_words=config.barge_in_words,
+        protect_greeting=config.protect_greeting,
         vad_threshold_dbfs=config.vad_threshold_dbfs,
         apology_pcm=await _render(tts, config.apology),
         hold_pcm=await _render(tts, config.hold),
     )
     goodbye_pcm = await _render(tts, config.goodbye)
-    return Brains(lambda: Pipeline(stt, chat, tts, settings), (stt.warm, chat.warm, tts.warm), goodbye_pcm)
+    voice = KnownSpeech(tts, await _by_heart(tts, config.greeting))
+    return Brains(lambda: Pipeline(stt, chat, voice, settings), (stt.warm, chat.warm, tts.warm), goodbye_pcm)
+
+
+async def _by_heart(tts: TextToSpeech, text: str) -> dict[str, bytes]:
+    """The speech of each piece of a text, as far as it can be had now."""
+    known: dict[str, bytes] = {}
+    try:
+        async with asyncio.timeout(RENDER_TIMEOUT_S):
+            for piece in pieces(text):
+                known[piece] = await rendered(tts, piece)
+    except (EngineError, TimeoutError) as error:
+        logger.warning("the greeting is not spoken in advance: %s", error or "no answer in time")
+    return known
 
 
 def _settings(stage: Stage) -> StageSettings:
@@ -121,6 +137,8 @@ async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -
         manners = Manners(
             greeting=config.greeting,
             vad_threshold_dbfs=config.vad_threshold_dbfs,
+            min_speech_ms=config.barge_in_after_ms,
+            protect_greeting=config.protect_greeting,
             apology_pcm=await _render(voice, config.apology),
             hold_pcm=await _render(voice, config.hold),
         )
@@ -178,13 +196,9 @@ async def _render(tts: TextToSpeech, sentence: str) -> bytes:
     """A local sentence for the day the engines fail, spoken while they work; without them, a tone."""
     if not sentence:
         return b""
-    pcm = bytearray()
-    resampler: StreamResampler | None = None
     try:
         async with asyncio.timeout(RENDER_TIMEOUT_S):
-            async for chunk in tts.speak(sentence):
-                resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
-                pcm += resampler.push(chunk.pcm)
+            return await rendered(tts, sentence)
     except (EngineError, TimeoutError) as error:
         if isinstance(error, EngineError) and error.permanent:
             raise  # a wrong key or model is for the operator to mend now, not for callers to find out
@@ -192,4 +206,3 @@ async def _render(tts: TextToSpeech, sentence: str) -> bytes:
             "“%s” can't be spoken, a tone takes its place: %s", sentence, error or "no answer in time"
         )
         return two_tones()
-    return bytes(pcm) + (resampler.flush() if resampler else b"")

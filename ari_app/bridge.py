@@ -129,6 +129,7 @@ class AudioBridge(ABC):
             brain.push_audio(frame, now)
         self._hangover = HANGOVER_FRAMES if pacer.speaking else self._hangover - 1
         frame = pacer.next_frame()
+        brain.push_sent(frame)
         for mark in pacer.take_marks():
             brain.push_mark(mark, now)
         if self._hangover >= 0:

@@ -333,6 +333,8 @@ class Call:
     def _on_sent(self, frame: bytes, now: float) -> None:
         if self._recorder is not None:
             self._recorder.push_bot(frame)
+        if self._conversing:
+            self._brain.push_sent(frame)
 
     def _on_fact(self, fact: ports.Fact) -> None:
         if self._recorder is not None:

@@ -70,6 +70,9 @@ class Config:
     greeting: str
     silence_duration_ms: int
     speculate_after_ms: int
+    barge_in_after_ms: int
+    barge_in_words: int
+    protect_greeting: bool
     vad_threshold_dbfs: float
     language: str
     apology: str

@@ -175,6 +175,24 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.number(0, 5000, "ms"),
     ),
     Setting(
+        "BARGE_IN_AFTER_MS",
+        "140",
+        "Speech of the caller that makes a turn, and makes the bot pause when it is speaking, in ms",
+        parsers.number(60, 2000, "ms"),
+    ),
+    Setting(
+        "BARGE_IN_WORDS",
+        "1",
+        "Pipeline: short speech over the bot of fewer words does not interrupt it, nor does a mere “mhm”",
+        parsers.number(1, 10, "words"),
+    ),
+    Setting(
+        "PROTECT_GREETING",
+        "no",
+        "What callers say over the greeting is not heard; for announcements that must be heard whole",
+        parsers.switch,
+    ),
+    Setting(
         "VAD_THRESHOLD_DBFS",
         "-40",
         "Level above which sound counts as speech, in dBFS",

@@ -53,6 +53,9 @@ class Sequential:
             self._turns += 1
             self._answering = asyncio.create_task(self._answer(event.pcm, f"answer-{self._turns}"))
 
+    def push_sent(self, frame: bytes) -> None:
+        """It has no use for it."""
+
     def push_mark(self, mark: PlayoutMark, now: float) -> None:
         """What was heard does not matter."""
 

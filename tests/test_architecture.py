@@ -67,10 +67,10 @@ CORES = [
     "guard.py",
     "parsers.py",
     "errors.py",
-    *(f"audio/{name}.py" for name in ("format", "codec", "resample", "tones", "vad")),
+    *(f"audio/{name}.py" for name in ("format", "codec", "echo", "resample", "tones", "vad")),
     *(f"rtp/{name}.py" for name in ("packet", "serial", "jitter", "conceal", "receive", "pacer")),
     *(f"ari/{name}.py" for name in ("ids", "events", "facts", "callflow", "outcome", "leftovers")),
-    *(f"dialog/{name}.py" for name in ("ports", "turns", "sentences", "history", "gate")),
+    *(f"dialog/{name}.py" for name in ("ports", "turns", "sentences", "history", "gate", "interruption")),
     *(
         f"openai_api/realtime_{name}.py"
         for name in (

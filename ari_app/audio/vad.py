@@ -40,6 +40,11 @@ class VadState(Enum):
 class Vad(Protocol):
     """Any voice activity detector."""
 
+    @property
+    def threshold_dbfs(self) -> float:
+        """The level below which nothing counts as speech now."""
+        ...
+
     def push(self, frame: bytes, now: float) -> VadState:
         """Take one 20 ms frame of PCM16 at 8 kHz; returns the state after it."""
         ...

@@ -56,6 +56,9 @@ class Farewell:
         if not self._leaving:
             self._brain.push_audio(frame, now)
 
+    def push_sent(self, frame: bytes) -> None:
+        self._brain.push_sent(frame)
+
     def push_mark(self, mark: PlayoutMark, now: float) -> None:
         if not self._leaving:
             self._brain.push_mark(mark, now)

@@ -5,6 +5,9 @@ first: confirmed speech ends an answer at once, whether it is still being though
 that is still being transcribed then is not thrown away: its words reach the history in order, and the next
 turn's words join the same user message. So a caller who goes on after a pause is answered once, to all of it.
 
+Who speaks while the bot does makes it pause at once. Whether that was an interruption is known later, by its length or
+its words; if it was none, the bot goes on with the next sample and the turn leaves no trace.
+
 The silence that ends a turn is time to work in: at a short pause its task begins as a guess, with the answer held
 back. When the caller goes on the guess is thrown away and leaves no trace; when the silence is complete the turn is
 committed, and what is ready is heard at once.
@@ -15,15 +18,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from ari_app.audio.echo import SpeechDetector
 from ari_app.audio.format import FRAME_MS, TELEPHONE_RATE_HZ
-from ari_app.audio.vad import EnergyVad, VadState
+from ari_app.audio.vad import EnergyVad
 from ari_app.dialog.gate import rejection
 from ari_app.dialog.history import History
+from ari_app.dialog.interruption import SURE_MS, interrupts
 from ari_app.dialog.ports import (
     BargeIn,
+    BargeInDismissed,
     BotSpeechStarted,
     CallerNotUnderstood,
     CallerSaid,
@@ -32,7 +37,6 @@ from ari_app.dialog.ports import (
     EngineFailed,
     Fact,
     GaveUp,
-    ItemStarted,
     Playout,
     PlayoutMark,
     Speculated,
@@ -40,20 +44,17 @@ from ari_app.dialog.ports import (
     TextToSpeech,
 )
 from ari_app.dialog.response import Response
-from ari_app.dialog.sentences import SentenceSplitter
-from ari_app.dialog.streams import within
+from ari_app.dialog.sentences import pieces
+from ari_app.dialog.stopgap import Stopgap
+from ari_app.dialog.thought import thoughts
 from ari_app.dialog.turn import Turn
 from ari_app.dialog.turns import TurnEnded, TurnPaused, TurnResumed, TurnSettings, TurnStarted, TurnTracker
 from ari_app.errors import EngineError, EngineTimeout
 
 logger = logging.getLogger(__name__)
 
-MAX_ANSWER_CHARS = 4000
-"""About four minutes of speech; what a chat model says beyond is not asked for."""
 MISUNDERSTOOD_BEFORE_REPROMPT = 2
 """One turn without words is noise; after the second in a row somebody is waiting for an answer."""
-LAST_WORDS_S = 60.0
-"""The longest wait for playout to reach the end of the last sentence before giving up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,12 @@ class PipelineSettings:
     speculate_after_ms: int = 240
     """Silence after which the answer is prepared; 0: only when the turn is over."""
     vad_threshold_dbfs: float = -40.0
+    min_speech_ms: int = 140
+    """Speech that makes a turn, and pauses the bot."""
+    interrupting_words: int = 1
+    """What is said over the bot in fewer words does not interrupt it."""
+    protect_greeting: bool = False
+    """What is said over the greeting is not heard."""
     apology_pcm: bytes = b""
     """A local sentence for when an engine fails: that there is trouble, and to please say it again."""
     hold_pcm: bytes = b""
@@ -91,24 +98,31 @@ class Pipeline:
         self._chat = chat
         self._tts = tts
         self._settings = settings
-        self._vad = EnergyVad(threshold_dbfs=settings.vad_threshold_dbfs)
+        self._detector = SpeechDetector(EnergyVad(threshold_dbfs=settings.vad_threshold_dbfs))
         self._tracker = TurnTracker(
             TurnSettings(
-                silence_duration_ms=settings.silence_duration_ms, pause_ms=settings.speculate_after_ms
+                silence_duration_ms=settings.silence_duration_ms,
+                pause_ms=settings.speculate_after_ms,
+                min_speech_ms=settings.min_speech_ms,
             )
         )
         self._history = History(settings.system_message)
         self._latest: Turn | None = None
+        self._number = 0
+        """Of the latest turn; 0 until the caller has said something."""
         self._guess: Turn | None = None
         """The turn that may be over."""
         self._response: Response | None = None
         self._answering: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         """Bounded by the deadlines: a turn lasts longer than a second, transcribing it at most seconds."""
-        self._hold: asyncio.TimerHandle | None = None
+        self._stopgap = Stopgap()
         self._failures = 0
         self._misunderstood = 0
-        self._apology_over = asyncio.Event()
+        self._doubt: TurnStarted | None = None
+        """The caller speaks over the bot, which waits to know whether that is an interruption."""
+        self._now = 0.0
+        """When the last frame of the caller came."""
         self._unheard = ""
         """The rest of an answer that the caller spoke over; said after all when that was only noise."""
         self._unfinished = False
@@ -124,6 +138,7 @@ class Pipeline:
     async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._playout = playout
+        self._stopgap.begin(playout)
         self._report = report
         self._deaf = False
         if self._settings.greeting:
@@ -132,9 +147,14 @@ class Pipeline:
     def push_audio(self, frame: bytes, now: float) -> None:
         if self._deaf:
             return
-        voiced = self._vad.push(frame, now) in (VadState.STARTING, VadState.SPEAKING)
-        match self._tracker.push(frame, voiced, now):
-            case TurnStarted() as event:
+        protected = self._settings.protect_greeting and self._response and self._number == 0
+        voiced = self._detector.push(frame, now) and not protected
+        event = self._tracker.push(frame, voiced, now)
+        self._now = now
+        if self._doubt and (self._tracker.speech_ms >= SURE_MS or isinstance(event, TurnEnded)):
+            self._interrupt(self._doubt)
+        match event:
+            case TurnStarted():
                 self._caller_started(event)
             case TurnPaused(so_far):
                 self._guess = self._begin(so_far)
@@ -147,19 +167,20 @@ class Pipeline:
                     turn.ended = replace(ended, pcm=turn.ended.pcm)
                 self._commit(turn)
 
+    def push_sent(self, frame: bytes) -> None:
+        self._detector.push_sent(frame)
+
     def push_mark(self, mark: PlayoutMark, now: float) -> None:
-        if isinstance(mark, ItemStarted):
-            self._cancel_hold()
-        elif mark.item_id.endswith(".apology"):
-            self._apology_over.set()
+        self._stopgap.push_mark(mark)
         if self._response and self._response.push_mark(mark) and self._latest:
             self._latest.reached("first_frame_at", now)
             self._report(BotSpeechStarted(self._latest.number, now))
-            self._report_timed(self._latest)
+            if timed := self._latest.take_timed():
+                self._report(timed)
 
     async def close(self) -> None:
         self._deaf = True
-        self._cancel_hold()
+        self._stopgap.cancel()
         self._conclude()
         for task in self._tasks:
             task.cancel()
@@ -169,15 +190,45 @@ class Pipeline:
 
     def _caller_started(self, event: TurnStarted) -> None:
         self._report(CallerSpeechStarted(event.at, event.onset_at))
-        spoken_over = self._playout.speaking or (self._response is not None and self._response.being_heard)
-        if self._playout.speaking:
-            self._playout.clear()
-        if spoken_over and self._latest:
+        if self._heard:
+            self._doubt = event
+            self._playout.pause()
+        else:
+            self._interrupt(event)
+
+    @property
+    def _heard(self) -> bool:
+        """The caller hears the bot, or would if its audio came in time."""
+        return self._playout.speaking or (self._response is not None and self._response.being_heard)
+
+    def _interrupt(self, event: TurnStarted) -> None:
+        """What the bot says, or was about to, is over."""
+        self._doubt = None
+        heard = self._heard
+        self._playout.clear()
+        if heard and self._latest:
             self._report(BargeIn(self._latest.number, event.at, event.onset_at))
         self._conclude()
         if self._answering:
             self._answering.cancel()
             self._answering = None
+
+    def _dismissed(self, turn: Turn) -> bool:
+        """What was understood of a short turn over the bot: True when the bot goes on as if it had not been."""
+        if self._doubt is None or turn is not self._guess:
+            return False
+        said = self._response.text if self._response else ""
+        words = turn.words or ""
+        if interrupts(words, said=said, min_words=self._settings.interrupting_words):
+            self._interrupt(self._doubt)
+            return False
+        doubt, self._doubt = self._doubt, None
+        self._take_guess(won=False)
+        self._tracker.close()
+        self._playout.resume()
+        paused_ms = (self._now - doubt.at) * 1000
+        self._report(BargeInDismissed(self._number, self._now, paused_ms, words))
+        return True
 
     def _take_guess(self, *, won: bool) -> Turn | None:
         guess, self._guess = self._guess, None
@@ -188,8 +239,7 @@ class Pipeline:
 
     def _begin(self, ended: TurnEnded | None) -> Turn:
         """A turn that is over or may be; None for the greeting."""
-        number = self._latest.number + 1 if self._latest else 1
-        turn = Turn(number if ended else 0, ended)
+        turn = Turn(self._number + 1 if ended else 0, ended)
         turn.task = self._loop.create_task(self._run(turn, self._latest), name=f"turn-{turn.number}")
         self._tasks.add(turn.task)
         turn.task.add_done_callback(self._tasks.discard)
@@ -197,10 +247,10 @@ class Pipeline:
 
     def _commit(self, turn: Turn) -> None:
         """The turn is over: its words count, and its answer may be heard."""
-        self._latest = turn
-        self._cancel_hold()
+        self._latest, self._number = turn, turn.number
+        self._stopgap.cancel()
         if self._settings.hold_pcm and turn.ended:
-            self._hold = self._loop.call_later(self._settings.hold_after_s, self._play_hold, turn)
+            self._stopgap.play_later(self._settings.hold_after_s, lambda: self._play_hold(turn))
         turn.committed.set()
         self._settle(turn)
         if turn.response:
@@ -211,6 +261,8 @@ class Pipeline:
         try:
             if turn.ended:
                 await self._listen(turn, turn.ended, earlier)
+                if self._dismissed(turn):
+                    return
                 if not turn.words:
                     await turn.committed.wait()
                 if self._may_speak(turn) and (turn.words or self._history.unanswered):
@@ -234,8 +286,9 @@ class Pipeline:
         finally:
             turn.listened.set()
             if turn is self._latest:
-                self._cancel_hold()
-            self._report_timed(turn)
+                self._stopgap.cancel()
+            if timed := turn.take_timed():
+                self._report(timed)
 
     def _may_speak(self, turn: Turn) -> bool:
         """False when the caller went on: then a later turn answers. A guess prepares what it may never say."""
@@ -280,28 +333,18 @@ class Pipeline:
         waiting = not (self._history.unanswered or self._unheard)
         if self._misunderstood >= MISUNDERSTOOD_BEFORE_REPROMPT and waiting:
             self._misunderstood = 0
-            self._play_local(turn, "reprompt", self._settings.apology_pcm)
+            self._stopgap.play(turn.number, "reprompt", self._settings.apology_pcm)
 
     # --- answering -----------------------------------------------------------------------------------
 
-    async def _thoughts(self, turn: Turn) -> AsyncGenerator[str, None]:
-        """The chat model's answer in speakable pieces."""
-        splitter = SentenceSplitter()
-        chars = 0
+    def _thoughts(self, turn: Turn) -> AsyncGenerator[str, None]:
         turn.requests += 1
         guessed = turn.words if turn.words and not turn.committed.is_set() else ""
-        reply = self._chat.reply(self._history.messages(also=guessed))
-        async with aclosing(within(reply, "chat", self._settings.chat_deadline_s)) as deltas:
-            async for delta in deltas:
-                turn.reached("first_token_at", self._loop.time())
-                for piece in splitter.push(delta):
-                    yield piece
-                chars += len(delta)
-                if chars >= MAX_ANSWER_CHARS:
-                    logger.warning("the answer of turn %d was cut at %d characters", turn.number, chars)
-                    break
-        for piece in splitter.finish():
-            yield piece
+        messages = self._history.messages(also=guessed)
+        deadline_s = self._settings.chat_deadline_s
+        return thoughts(
+            self._chat, messages, deadline_s, lambda: turn.reached("first_token_at", self._loop.time())
+        )
 
     async def _answer(self, turn: Turn, pieces: AsyncGenerator[str, None]) -> None:
         """Speak `pieces` and wait until they are heard; interrupted by cancelling, after `_conclude`."""
@@ -354,44 +397,19 @@ class Pipeline:
         self._report(EngineFailed(turn.number, error.stage, error.message, error.permanent))
         if not self._may_speak(turn):
             return  # the caller went on; the later turn will see for itself
-        self._play_local(turn, "apology", self._settings.apology_pcm)
+        self._stopgap.play(turn.number, "apology", self._settings.apology_pcm)
         if error.permanent or self._failures >= self._settings.max_failures:
             self._deaf = True
-            await self._last_words_heard()
+            if self._settings.apology_pcm:
+                await self._stopgap.apology_heard()
             self._conclude()
             self._report(GaveUp(str(error)))
 
-    async def _last_words_heard(self) -> None:
-        if self._settings.apology_pcm:
-            try:
-                async with asyncio.timeout(LAST_WORDS_S):
-                    await self._apology_over.wait()
-            except TimeoutError:
-                logger.warning("playout did not reach the end of the apology")
-
     def _play_hold(self, turn: Turn) -> None:
         if self._may_speak(turn) and not self._playout.speaking:
-            self._play_local(turn, "hold", self._settings.hold_pcm)
-
-    def _play_local(self, turn: Turn, name: str, pcm: bytes) -> None:
-        if pcm:
-            self._apology_over.clear()
-            item_id = f"t{turn.number}.{name}"
-            self._playout.play(item_id, pcm)
-            self._playout.finish(item_id)
-
-    def _cancel_hold(self) -> None:
-        if self._hold:
-            self._hold.cancel()
-            self._hold = None
-
-    def _report_timed(self, turn: Turn) -> None:
-        timed = turn.take_timed()
-        if timed:
-            self._report(timed)
+            self._stopgap.play(turn.number, "hold", self._settings.hold_pcm)
 
 
 async def _pieces(text: str) -> AsyncGenerator[str, None]:
-    splitter = SentenceSplitter()
-    for piece in splitter.push(text) + splitter.finish():
+    for piece in pieces(text):
         yield piece

@@ -110,7 +110,15 @@ class Playout(Protocol):
         ...
 
     def clear(self) -> None:
-        """Drop everything not yet sent. What was played stays known to `played_ms`."""
+        """Drop everything not yet sent, and end a pause. What was played stays known to `played_ms`."""
+        ...
+
+    def pause(self) -> None:
+        """Silence from the next frame on, while everything is kept."""
+        ...
+
+    def resume(self) -> None:
+        """Go on with the sample at which it was paused."""
         ...
 
     def played_ms(self, item_id: str) -> float:
@@ -186,6 +194,17 @@ class BargeIn:
 
 
 @dataclass(frozen=True, slots=True)
+class BargeInDismissed:
+    """The caller spoke over the bot and meant nothing by it: the bot waited, and went on with the next sample."""
+
+    turn: int
+    at: float
+    paused_ms: float
+    words: str
+    """What was understood; empty: noise."""
+
+
+@dataclass(frozen=True, slots=True)
 class TurnTimed:
     """The waterfall of one turn, each stage in seconds of the loop clock, None where it was not reached."""
 
@@ -249,6 +268,7 @@ Fact = (
     | BotSpeechStarted
     | BotSaid
     | BargeIn
+    | BargeInDismissed
     | TurnTimed
     | Speculated
     | EngineUsed
@@ -270,6 +290,10 @@ class Brain(Protocol):
 
     def push_audio(self, frame: bytes, now: float) -> None:
         """One 20 ms frame of caller audio (320 bytes), silence included, continuous for the whole call."""
+        ...
+
+    def push_sent(self, frame: bytes) -> None:
+        """One 20 ms frame as it left for the caller, silence included: what an echo on the line is known by."""
         ...
 
     def push_mark(self, mark: PlayoutMark, now: float) -> None:

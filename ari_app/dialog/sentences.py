@@ -132,3 +132,9 @@ def _is_spoken(char: str) -> bool:
     return char in _SPOKEN_SYMBOLS or (
         category not in ("So", "Sk") and category[0] != "C" and char != "\ufe0f"
     )
+
+
+def pieces(text: str) -> list[str]:
+    """All of a text in speakable pieces."""
+    splitter = SentenceSplitter()
+    return splitter.push(text) + splitter.finish()

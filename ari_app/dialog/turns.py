@@ -116,6 +116,11 @@ class TurnTracker:
         return self._state in (TurnState.SPEAKING, TurnState.TRAILING)
 
     @property
+    def speech_ms(self) -> int:
+        """Voiced time of the turn so far."""
+        return self._speech_ms if self.speaking else 0
+
+    @property
     def captured(self) -> bytes:
         """The turn so far, from its pre-roll on; empty when there is none."""
         return bytes(self._captured)

@@ -83,6 +83,10 @@ class RealtimeBrain:
         if self._conversation:
             self._conversation.push_audio(frame, now)
 
+    def push_sent(self, frame: bytes) -> None:
+        if self._conversation:
+            self._conversation.detector.push_sent(frame)
+
     def push_mark(self, mark: PlayoutMark, now: float) -> None:
         if self._conversation:
             self._conversation.push_mark(mark, now)

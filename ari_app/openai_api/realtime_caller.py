@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ari_app.audio.echo import SpeechDetector
 from ari_app.audio.format import SAMPLE_BYTES, TELEPHONE_RATE_HZ, bytes_to_ms, ms_to_bytes
-from ari_app.audio.vad import EnergyVad, VadState
+from ari_app.audio.vad import EnergyVad
 from ari_app.dialog.ports import TurnTimed
 from ari_app.dialog.turns import TurnEnded, TurnEvent, TurnSettings, TurnTracker
 from ari_app.openai_api.realtime_protocol import Event, number_of, text_of
@@ -93,9 +94,11 @@ class CallerTurn:
 class Caller:
     """Follows the caller through all sessions of a call."""
 
-    def __init__(self, *, threshold_dbfs: float, silence_duration_ms: int) -> None:
-        self._vad = EnergyVad(threshold_dbfs=threshold_dbfs)
-        self._tracker = TurnTracker(TurnSettings(silence_duration_ms=silence_duration_ms))
+    def __init__(self, *, threshold_dbfs: float, silence_duration_ms: int, min_speech_ms: int = 140) -> None:
+        self.detector = SpeechDetector(EnergyVad(threshold_dbfs=threshold_dbfs))
+        self._tracker = TurnTracker(
+            TurnSettings(silence_duration_ms=silence_duration_ms, min_speech_ms=min_speech_ms)
+        )
         self._voiced_at = self._speaking_at = 0.0
         self._last_ended: TurnEnded | None = None
         self._covered_until = 0.0
@@ -134,7 +137,7 @@ class Caller:
 
     def hear(self, frame: bytes, now: float) -> TurnEvent | None:
         """Our own detector's view of one frame."""
-        voiced = self._vad.push(frame, now) in (VadState.STARTING, VadState.SPEAKING)
+        voiced = self.detector.push(frame, now)
         if voiced:
             self._voiced_at = now
         event = self._tracker.push(frame, voiced, now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from ari_app.audio.format import ms_to_bytes
+from ari_app.audio.format import SILENT_FRAME, ms_to_bytes
 from ari_app.dialog.history import History
 from ari_app.dialog.ports import (
     BargeIn,
@@ -82,8 +82,12 @@ class RealtimeConversation:
         self._history = History("")
         self._minutes = Minutes(report, self._history)
         self._caller = Caller(
-            threshold_dbfs=manners.vad_threshold_dbfs, silence_duration_ms=settings.silence_duration_ms
+            threshold_dbfs=manners.vad_threshold_dbfs,
+            silence_duration_ms=settings.silence_duration_ms,
+            min_speech_ms=manners.min_speech_ms,
         )
+        self.detector = self._caller.detector
+        """Is told of each frame as it leaves for the caller."""
         self._responses = Responses(playout, settings)
         self._patience = Patience(manners, playout, report)
         self._line: Line | None = None
@@ -163,6 +167,9 @@ class RealtimeConversation:
         if self._patience.giving_up:
             self._patience.watch(now, silence=False)
             return
+        greeting = self._greeting_due or self._responses.live()
+        if self._manners.protect_greeting and greeting and not self._caller.number:
+            frame = SILENT_FRAME
         event = self._caller.hear(frame, now)
         if self._playout.speaking:
             self._audible_at = now

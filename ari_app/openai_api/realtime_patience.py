@@ -19,6 +19,9 @@ class Manners:
 
     greeting: str = ""
     vad_threshold_dbfs: float = -40.0
+    min_speech_ms: int = 140
+    protect_greeting: bool = False
+    """What is said over the greeting is not heard."""
     apology_pcm: bytes = field(default=b"", repr=False)
     """A local sentence for when the server fails: that there is trouble, and to please say it again."""
     hold_pcm: bytes = field(default=b"", repr=False)

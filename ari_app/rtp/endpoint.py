@@ -60,6 +60,14 @@ class _Playout:
         with self._lock:
             self._pacer.clear()
 
+    def pause(self) -> None:
+        with self._lock:
+            self._pacer.pause()
+
+    def resume(self) -> None:
+        with self._lock:
+            self._pacer.resume()
+
     def played_ms(self, item_id: str) -> float:
         with self._lock:
             return self._pacer.played_ms(item_id)

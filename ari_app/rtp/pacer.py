@@ -25,7 +25,7 @@ MAX_QUEUED_BYTES = 10 * 60 * TELEPHONE_RATE_HZ * SAMPLE_BYTES
 """Ten minutes of speech; what is given beyond is dropped and counted: no answer is that long."""
 REMEMBERED_ITEMS = 256
 RAMP_SAMPLES = TELEPHONE_RATE_HZ * 5 // 1000
-"""Speech that is cut off falls to silence in 5 ms: no click."""
+"""Speech that is cut off falls to silence in 5 ms, and rises as fast when it goes on: no click."""
 
 
 @dataclass(slots=True)
@@ -48,6 +48,7 @@ class Pacer:
         self._played_bytes: OrderedDict[str, int] = OrderedDict()
         self._marks: list[PlayoutMark] = []
         self._last_sample = 0
+        self._paused = self._fade_in = False
 
     # --- Playout -------------------------------------------------------------------------------------
 
@@ -72,6 +73,16 @@ class Pacer:
             self._count(item.item_id, 0)
         self._items.clear()
         self._queued_bytes = 0
+        self._paused = False
+
+    def pause(self) -> None:
+        """Silence from the next frame on; nothing is dropped."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on with the sample at which it was paused."""
+        self._fade_in = self._paused
+        self._paused = False
 
     def played_ms(self, item_id: str) -> float:
         """Milliseconds of the item that have left."""
@@ -88,7 +99,7 @@ class Pacer:
         """The frame that leaves now: 320 bytes of speech, or of silence."""
         while self._items and self._items[0].finished and not self._items[0].pcm:
             self._retire(self._items.popleft())
-        if not self._items:
+        if not self._items or self._paused:
             return self._silence()
         item = self._items[0]
         if len(item.pcm) < FRAME_BYTES and not item.finished:
@@ -124,6 +135,11 @@ class Pacer:
         if len(frame) < FRAME_BYTES:
             frame = frame.ljust(FRAME_BYTES, b"\0")
             self._last_sample = 0
+        if self._fade_in:
+            self._fade_in = False
+            ramp = np.ones(FRAME_BYTES // SAMPLE_BYTES)
+            ramp[:RAMP_SAMPLES] = np.linspace(0, 1, RAMP_SAMPLES)
+            frame = (np.frombuffer(frame, "<i2") * ramp).astype("<i2").tobytes()
         return frame
 
     def _count(self, item_id: str, length_bytes: int) -> None:

@@ -85,6 +85,8 @@ async def test_without_settings_a_softphone_holds_a_conversation(bare: Stack, ho
         assert "demo-caller/sip:" in bare.console("pjsip show contacts")
         call = await ua.dial("100")
         await converse(call, greeted=False)
+        used = docker("stats", "--no-stream", "--format={{.Name}} {{.MemUsage}}")
+        print(f"in the conversation:\n{used}")  # noqa: T201, for the record
         await call.hangup()
 
 

@@ -121,6 +121,12 @@ class SteppedPlayout:
         self._open.clear()
         self._pacer.clear()
 
+    def pause(self) -> None:
+        self._pacer.pause()
+
+    def resume(self) -> None:
+        self._pacer.resume()
+
     def played_ms(self, item_id: str) -> float:
         return self._pacer.played_ms(item_id)
 

@@ -50,6 +50,9 @@ class ScriptedBrain:
         self.frames.append(frame)
         self._fail("push_audio")
 
+    def push_sent(self, frame: bytes) -> None:
+        assert len(frame) == FRAME_BYTES
+
     def push_mark(self, mark: PlayoutMark, now: float) -> None:
         self.marks.append(mark)
 

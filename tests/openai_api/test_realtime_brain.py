@@ -21,6 +21,7 @@ from ari_app.dialog.ports import (
     BotSaid,
     BotSpeechStarted,
     CallerSaid,
+    CallerSpeechStarted,
     EngineFailed,
     EngineUsed,
     Fact,
@@ -428,6 +429,18 @@ async def test_sessions_that_break_at_once_are_not_opened_for_ever(fake: FakeRea
         await phone.until(lambda: phone.all(GaveUp))
     assert len(fake.connections) <= 5
     assert "local.farewell" in phone.heard()
+
+
+async def test_a_protected_greeting_is_heard_whole(fake: FakeRealtime) -> None:
+    fake.answers = [Answer("This call is recorded, so please be polite."), Answer("Yes.")]
+    async with on_the_line(fake, manners=replace(MANNERS, protect_greeting=True)) as phone:
+        await phone.until(lambda: phone.all(BotSpeechStarted))
+        await phone.say()
+        await phone.answered(1)
+        assert not phone.all(CallerSpeechStarted)
+        await phone.say()
+        await phone.answered(2)
+    assert [said.interrupted for said in phone.all(BotSaid)] == [False, False]
 
 
 async def test_a_session_near_its_end_is_changed_in_a_quiet_moment(fake: FakeRealtime) -> None:

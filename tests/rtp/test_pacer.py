@@ -99,6 +99,36 @@ def test_played_ms_is_what_left(script: list[Step]) -> None:
         assert pacer.played_ms(f"g{number}") == length_bytes / 16
 
 
+def test_a_pause_loses_nothing_and_tells_nothing() -> None:
+    pacer = Pacer()
+    pcm = speech(5 * FRAME)
+    pacer.play("a", pcm)
+    pacer.finish("a")
+    assert pacer.next_frame() == pcm[:FRAME]
+    pacer.take_marks()
+    pacer.pause()
+    silent = [pacer.next_frame() for _ in range(3)]
+    assert silent[0][80:] == SILENCE[80:] and silent[1:] == [SILENCE, SILENCE], "it falls to silence in 5 ms"
+    assert pacer.speaking and pacer.played_ms("a") == 20 and pacer.take_marks() == []
+    pacer.play("b", pcm)
+    pacer.resume()
+    again = pacer.next_frame()
+    assert again[80:] == pcm[FRAME + 80 : 2 * FRAME], "the very next sample, after 5 ms of rising"
+    assert again[:2] == bytes(2)
+    assert pacer.next_frame() == pcm[2 * FRAME : 3 * FRAME]
+    pacer.resume()
+    assert pacer.next_frame() == pcm[3 * FRAME : 4 * FRAME], "nothing was paused"
+
+
+def test_clearing_ends_a_pause() -> None:
+    pacer = Pacer()
+    pacer.play("a", speech(2 * FRAME))
+    pacer.pause()
+    pacer.clear()
+    pacer.play("b", speech(2 * FRAME))
+    assert pacer.next_frame() == speech(2 * FRAME)[:FRAME]
+
+
 def test_marks_tell_first_and_last_frame() -> None:
     pacer = Pacer()
     pacer.play("a", speech(FRAME + 100))

@@ -1,0 +1,49 @@
+"""Sentences that every call begins with, spoken once for all of them. Shell."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from ari_app.audio.format import TELEPHONE_RATE_HZ
+from ari_app.audio.resample import StreamResampler
+from ari_app.dialog.ports import PcmChunk, TextToSpeech
+
+
+class KnownSpeech:
+    """Implements `TextToSpeech`: by heart what is known, by an engine the rest.
+
+    Args:
+        known: PCM16 at 8 kHz by text.
+    """
+
+    def __init__(self, tts: TextToSpeech, known: Mapping[str, bytes]) -> None:
+        self._tts = tts
+        self._known = known
+
+    async def speak(self, text: str) -> AsyncGenerator[PcmChunk, None]:
+        """Stream the speech of `text`.
+
+        Raises:
+            EngineError: before or between chunks.
+        """
+        if pcm := self._known.get(text):
+            yield PcmChunk(pcm, TELEPHONE_RATE_HZ)
+            return
+        async with aclosing(self._tts.speak(text)) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                yield chunk
+
+
+async def rendered(tts: TextToSpeech, text: str) -> bytes:
+    """The whole speech of `text`, PCM16 at 8 kHz.
+
+    Raises:
+        EngineError: there is none.
+    """
+    pcm = bytearray()
+    resampler: StreamResampler | None = None
+    async for chunk in tts.speak(text):
+        resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
+        pcm += resampler.push(chunk.pcm)
+    return bytes(pcm) + (resampler.flush() if resampler else b"")
