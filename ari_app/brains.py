@@ -86,6 +86,7 @@ async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: Async
         greeting=config.greeting or None,
         silence_duration_ms=config.silence_duration_ms,
         speculate_after_ms=config.speculate_after_ms,
+        finished_silence_ms=config.finished_silence_ms,
         min_speech_ms=config.barge_in_after_ms,
         interrupting_words=config.barge_in_words,
         protect_greeting=config.protect_greeting,

@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import uvloop
+
 from ari_app import __version__, logs, parsers
 from ari_app.ari.instances import state_directory
 from ari_app.ari.outcome import Outcome
@@ -164,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = build_parser().parse_args(argv)
     try:
-        return _run(_COMMANDS[arguments.command](arguments))
+        return uvloop.run(_COMMANDS[arguments.command](arguments))
     except ConfigError as error:
         return _complain(error, EXIT_CONFIG)
     except LimitReached as error:
@@ -186,10 +188,6 @@ def _complain(error: Exception, code: int) -> int:
 def _say(line: str) -> None:
     """What a service tells on standard output, in the form of its log lines."""
     print(logs.json_line(logging.INFO, line) if logs.is_json() else line, flush=True)
-
-
-def _run(command: Coroutine[Any, Any, int]) -> int:
-    return asyncio.run(command)
 
 
 def _take_down_on_sigterm() -> None:

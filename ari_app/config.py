@@ -69,6 +69,7 @@ class Config:
     system_message: str
     greeting: str
     silence_duration_ms: int
+    finished_silence_ms: int
     speculate_after_ms: int
     barge_in_after_ms: int
     barge_in_words: int

@@ -168,6 +168,12 @@ SETTINGS: tuple[Setting, ...] = (
         "--silence-duration",
     ),
     Setting(
+        "FINISHED_SILENCE_MS",
+        "0",
+        "Pipeline: silence that ends a turn whose words are a finished sentence, in ms; 0: SILENCE_DURATION_MS for all",
+        parsers.number_or_off(200, 5000, "ms"),
+    ),
+    Setting(
         "SPECULATE_AFTER_MS",
         "240",
         "Pipeline: silence after which an answer is prepared that is thrown away if the caller goes on, in ms; "

@@ -13,6 +13,8 @@ import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+import uvloop
+
 from ari_app.app import App
 from ari_app.audio.format import TELEPHONE_RATE_HZ
 from ari_app.audio.resample import resample
@@ -94,4 +96,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from ari_app.audio.echo import SpeechDetector
 from ari_app.audio.format import FRAME_MS, TELEPHONE_RATE_HZ
 from ari_app.audio.vad import EnergyVad
+from ari_app.dialog.finished import is_finished
 from ari_app.dialog.gate import rejection
 from ari_app.dialog.history import History
 from ari_app.dialog.interruption import SURE_MS, interrupts
@@ -67,6 +68,8 @@ class PipelineSettings:
     speculate_after_ms: int = 240
     """Silence after which the answer is prepared; 0: only when the turn is over."""
     vad_threshold_dbfs: float = -40.0
+    finished_silence_ms: int = 0
+    """Silence that ends a turn whose words are a finished utterance; 0: as any other."""
     min_speech_ms: int = 140
     """Speech that makes a turn, and pauses the bot."""
     interrupting_words: int = 1
@@ -263,6 +266,8 @@ class Pipeline:
                 await self._listen(turn, turn.ended, earlier)
                 if self._dismissed(turn):
                     return
+                if turn is self._guess and is_finished(turn.words or ""):
+                    self._tracker.shorten(self._settings.finished_silence_ms)
                 if not turn.words:
                     await turn.committed.wait()
                 if self._may_speak(turn) and (turn.words or self._history.unanswered):

@@ -105,6 +105,8 @@ class TurnTracker:
         self._onset_at = 0.0
         self._speech_end_at = 0.0
         self._paused = False
+        self._wanted_ms = settings.silence_duration_ms
+        """Silence that ends the present turn."""
 
     @property
     def state(self) -> TurnState:
@@ -129,6 +131,10 @@ class TurnTracker:
         """Somebody else decided that the turn is over; what the caller says from now on is another."""
         if self._state is TurnState.TRAILING:
             self._forget()
+
+    def shorten(self, silence_ms: int) -> None:
+        """The turn seems complete: so much silence ends it, if the caller does not go on; 0: as much as ever."""
+        self._wanted_ms = min(silence_ms or self._wanted_ms, self._wanted_ms)
 
     def push(self, frame: bytes, voiced: bool, now: float) -> TurnEvent | None:
         """Take one 20 ms frame; at most one thing happens per frame."""
@@ -158,6 +164,7 @@ class TurnTracker:
         self._speech_ms += FRAME_MS
         self._silence_ms = 0
         self._speech_end_at = now
+        self._wanted_ms = self._settings.silence_duration_ms
         if self._turn_ms >= self._settings.max_turn_ms:
             return self._end(now, forced=True)
         if self._paused:
@@ -177,7 +184,7 @@ class TurnTracker:
                 self._forget()
             return None
         self._state = TurnState.TRAILING
-        if self._silence_ms >= self._settings.silence_duration_ms:
+        if self._silence_ms >= self._wanted_ms:
             return self._end(now, forced=False)
         if self._turn_ms >= self._settings.max_turn_ms:
             return self._end(now, forced=True)
