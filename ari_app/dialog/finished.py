@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 _GO_ON = frozenset(
-    # English: articles, conjunctions, prepositions, possessives, auxiliaries, subjects, and what people say while they think.
+    # English: articles, conjunctions, prepositions, auxiliaries, subjects, and what people say while they think.
     "a an the this these those my your our his her their its some any every each another other same "
     "and or but because cause so if unless until since although though while as than that which whose whether nor "
     "to of for with without in into on onto at from by about between under over near after before during through "
