@@ -2,23 +2,37 @@
 
     python -m bench.engine --profile fast        prints "listening on URL"
 
-It recognises nothing and speaks a tone: what a stage answers does not matter, when it answers does.
+What a stage answers hardly matters, when it answers does: it speaks a tone, another one for each answer. Where words do
+matter `--script` names the recordings it knows and what a real engine understood of them, and `--speech` gives the bot
+a real voice.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import math
+import wave
 from array import array
+from base64 import b64decode
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
 from aiohttp import web
+from numpy.typing import NDArray
+
+from ari_app.audio.resample import resample
+from ari_app.offline import voice
 
 TTS_RATE_HZ = 24_000
-TONE_HZ = 400
+TONES_HZ = (400, 600, 800, 500, 700)
+"""One after the other, answer by answer: what goes on is told from what is new."""
 TONE_LEVEL = 8000
 CHUNK_MS = 100
 MS_PER_CHAR = 60
@@ -53,25 +67,65 @@ PROFILES = {
     "typical": Profile(400, 500, 300),
 }
 ANSWER = "Certainly, we can do that for you. It takes two days, and you will get a message when it is ready."
-LONG_ANSWER = " ".join([ANSWER] * 6)
+"""The first words of each answer are short ones, as a chat model's are."""
+LONG_ANSWER = " ".join(
+    ["Number @ is something we can do for you.", *["Part @ takes two days until it is ready."] * 12]
+)
+"""@ is the number of the answer."""
 
 
-def tone(ms: float) -> bytes:
-    """PCM16 at `TTS_RATE_HZ`; any two tones join without a click when `ms` is a whole number of periods."""
-    period = [
-        round(TONE_LEVEL * math.sin(2 * math.pi * i * TONE_HZ / TTS_RATE_HZ))
-        for i in range(TTS_RATE_HZ // TONE_HZ)
-    ]
-    return array("h", period * round(ms * TONE_HZ / 1000)).tobytes()
+@lru_cache
+def tone(ms: float, hz: int) -> bytes:
+    """PCM16 at `TTS_RATE_HZ`; any two join without a click when `ms` is a whole number of periods."""
+    samples = range(round(ms * TTS_RATE_HZ / 1000))
+    levels = [round(TONE_LEVEL * math.sin(2 * math.pi * i * hz / TTS_RATE_HZ)) for i in samples]
+    return array("h", levels).tobytes()
+
+
+@lru_cache
+def speech(text: str) -> bytes:
+    """Real speech at `TTS_RATE_HZ`."""
+    return resample(
+        b"".join(voice.speak(piece, "en-US") for piece in voice.pieces(text)), 16_000, TTS_RATE_HZ
+    )
+
+
+@dataclass(frozen=True)
+class Known:
+    """A recording, 8 kHz, and what is said in it."""
+
+    samples: NDArray[np.float64]
+    text: str
+
+
+MATCH = 0.6
+"""A recording is what was heard when so much of both signals' energy is common to them."""
+
+
+def recognised(pcm: bytes, known: Sequence[Known]) -> str | None:
+    """The text of the recording that was heard: the best match of 8 kHz audio."""
+    heard = np.frombuffer(pcm, "<i2").astype(float)
+    best, text = MATCH, None
+    for recording in known:
+        size = 1 << (len(heard) + len(recording.samples)).bit_length()
+        spectrum = np.fft.rfft(heard, size) * np.conj(np.fft.rfft(recording.samples, size))
+        energy = math.sqrt(float(heard @ heard) * float(recording.samples @ recording.samples)) or 1.0
+        likeness = float(np.fft.irfft(spectrum, size).max()) / energy
+        if likeness > best:
+            best, text = likeness, recording.text
+    return text
 
 
 class Engine:
     """The handlers; `counts` tells how often each stage was asked and how often left before the end."""
 
-    def __init__(self, profile: Profile, answer: str) -> None:
+    def __init__(
+        self, profile: Profile, answer: str, known: Sequence[Known] = (), *, speaks: bool = False
+    ) -> None:
         self._profile = profile
-        self._words = answer.split(" ")
-        self._chunk = tone(CHUNK_MS)
+        self._answer = answer
+        self._known = known
+        self._speaks = speaks
         self.counts: Counter[str] = Counter()
 
     def application(self) -> web.Application:
@@ -95,19 +149,29 @@ class Engine:
         return web.json_response({"profile": asdict(self._profile), **self.counts})
 
     async def _transcriptions(self, request: web.Request) -> web.Response:
-        await request.read()
+        form = await request.post()
+        due = asyncio.get_running_loop().time() + self._profile.stt_ms / 1000
         self.counts["stt"] += 1
-        await asyncio.sleep(self._profile.stt_ms / 1000)
-        return web.json_response({"text": f"Sentence {self.counts['stt']}."})
+        text: str | None = f"Sentence {self.counts['stt']}."
+        if self._known:
+            upload = form["file"]
+            assert isinstance(upload, web.FileField)
+            with wave.open(io.BytesIO(upload.file.read())) as file:
+                pcm = resample(file.readframes(file.getnframes()), file.getframerate(), 8000)
+            text = await asyncio.to_thread(recognised, pcm, self._known)
+            self.counts["unknown"] += text is None
+        await asyncio.sleep(due - asyncio.get_running_loop().time())
+        return web.json_response({"text": text or ""})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         await request.read()
         self.counts["chat"] += 1
+        answer = self._answer.replace("@", str(self.counts["chat"]))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         try:
             await response.prepare(request)
             await asyncio.sleep(self._profile.first_token_ms / 1000)
-            for number, word in enumerate(self._words):
+            for number, word in enumerate(answer.split(" ")):
                 if number:
                     await asyncio.sleep(1 / self._profile.tokens_per_s)
                 await _delta(response, {"content": word if number == 0 else f" {word}"}, None)
@@ -124,12 +188,20 @@ class Engine:
         try:
             await asyncio.sleep(self._profile.first_byte_ms / 1000)
             await response.prepare(request)
-            for _ in range(max(1, round(len(body["input"]) * MS_PER_CHAR / CHUNK_MS))):
-                await response.write(self._chunk)
+            for chunk in self._spoken(body["input"]):
+                await response.write(chunk)
                 await asyncio.sleep(CHUNK_MS / 1000 / self._profile.speech_per_s)
         except ConnectionError:
             self.counts["tts cancelled"] += 1
         return response
+
+    def _spoken(self, text: str) -> list[bytes]:
+        if self._speaks:
+            pcm, step = speech(text), CHUNK_MS * TTS_RATE_HZ // 1000 * 2
+            return [pcm[at : at + step] for at in range(0, len(pcm), step)]
+        number = int("".join(filter(str.isdigit, text)) or 0)
+        chunks = max(1, round(len(text) * MS_PER_CHAR / CHUNK_MS))
+        return [tone(CHUNK_MS, TONES_HZ[number % len(TONES_HZ)])] * chunks
 
 
 async def _delta(response: web.StreamResponse, delta: dict[str, str], finish: str | None) -> None:
@@ -143,9 +215,9 @@ async def _delta(response: web.StreamResponse, delta: dict[str, str], finish: st
     await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
 
 
-async def serve(profile: Profile, answer: str) -> None:
+async def serve(engine: Engine) -> None:
     """Serve on a free loopback port until cancelled."""
-    runner = web.AppRunner(Engine(profile, answer).application(), access_log=None)
+    runner = web.AppRunner(engine.application(), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(f"listening on http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)
@@ -156,8 +228,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The benchmark's engine.")
     parser.add_argument("--profile", choices=PROFILES, default="fast")
     parser.add_argument("--long", action="store_true", help="answer at length")
+    parser.add_argument("--speech", action="store_true", help="a real voice instead of tones")
+    parser.add_argument("--script", type=Path, help="JSON: recordings and what is said in them")
     arguments = parser.parse_args()
-    asyncio.run(serve(PROFILES[arguments.profile], LONG_ANSWER if arguments.long else ANSWER))
+    known = [
+        Known(np.frombuffer(b64decode(entry["pcm"]), "<i2").astype(float), entry["text"])
+        for entry in (json.loads(arguments.script.read_text()) if arguments.script else ())
+    ]
+    answer = LONG_ANSWER if arguments.long else ANSWER
+    asyncio.run(serve(Engine(PROFILES[arguments.profile], answer, known, speaks=arguments.speech)))
 
 
 if __name__ == "__main__":

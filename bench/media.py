@@ -16,8 +16,13 @@ import sys
 import time
 from array import array
 from base64 import b64decode
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+
+from ari_app.audio.codec import pcm16_to_ulaw
 
 FRAME_S = 0.02
 FRAME_SAMPLES = 160
@@ -30,6 +35,8 @@ BOT_PAUSE_S = 0.5
 """The bot has finished when it was silent for so long."""
 SILENT = b"\xff" * FRAME_SAMPLES
 SETTLE_S = 0.5
+OVER_S = 3.0
+"""After something was said over the bot it has gone on by then, or answered, or is waiting."""
 PATIENCE_S = 12.0
 """A bot that has not answered by then has failed."""
 
@@ -43,6 +50,9 @@ def _decode_table() -> list[int]:
     return table
 
 
+HOLE_S = 0.12
+"""Sound that is missing for so long was stopped."""
+_LINEAR = np.array(_decode_table(), np.int16)
 _LEVEL = [abs(value) for value in _decode_table()]
 _LOUD_CODES = bytes(code for code in range(256) if _LEVEL[code] > LOUD)
 _QUIET = bytes(1 if _LEVEL[code] > LOUD else 0 for code in range(256))
@@ -56,6 +66,12 @@ def first_loud(payload: bytes) -> int:
 def last_loud(payload: bytes) -> int:
     """Index of the last sample of the tone, or -1."""
     return payload.translate(_QUIET).rfind(1)
+
+
+def tone_hz(payload: bytes) -> int:
+    """Of a packet that holds a tone: its frequency, to 25 Hz."""
+    sign = _LINEAR[np.frombuffer(payload, np.uint8)] > 0
+    return int((sign[1:] != sign[:-1]).sum()) * 25
 
 
 @dataclass
@@ -80,6 +96,13 @@ class Call:
     first_packet_at: float = 0.0
     bot_started_at: float = 0.0
     bot_loud_at: float = 0.0
+    bot_tone_hz: int = 0
+    silent_at: float = 0.0
+    """For `over`: the last sound before the bot fell silent."""
+    resumed_at: float = 0.0
+    tone_before_hz: int = 0
+    echo: deque[int] = field(default_factory=deque)
+    """Samples on their way back."""
     done_turns: int = 0
     notes: list[dict[str, Any]] = field(default_factory=list)
     gaps_ms: array[float] = field(default_factory=lambda: array("f"))
@@ -98,16 +121,19 @@ class Media:
             [raw[i : i + FRAME_SAMPLES] for i in range(0, len(raw), FRAME_SAMPLES)]
             for raw in map(b64decode, plan["utterances"])
         ]
-        self._over = [
-            raw[i : i + FRAME_SAMPLES]
-            for raw in [b64decode(plan["interruption"])]
-            for i in range(0, len(raw), FRAME_SAMPLES)
+        self._overs = [
+            [raw[i : i + FRAME_SAMPLES] for i in range(0, len(raw), FRAME_SAMPLES)]
+            for raw in map(b64decode, plan["over"])
         ]
+        self._gain = 10 ** (plan["echo_db"] / 20) if plan.get("echo_db") is not None else 0.0
+        echo_samples = int(plan.get("echo_delay_ms", 0) * FRAME_SAMPLES / FRAME_S / 1000)
         self._seconds = float(plan["seconds"])
         self.calls = [
             Call(number, _bound(port), plan["kind"], plan["turns"], plan.get("after_s", 1.5))
             for number, port in enumerate(plan["ports"])
         ]
+        for call in self.calls:
+            call.echo.extend([0] * echo_samples)
         self._poll = select.epoll()
         self._by_fd = {call.sock.fileno(): call for call in self.calls}
         for fd in self._by_fd:
@@ -135,7 +161,9 @@ class Media:
     def _send(self, call: Call) -> None:
         if call.far is None:
             return
-        payload = call.saying.pop(0) if call.saying else SILENT
+        payload = spoken = call.saying.pop(0) if call.saying else SILENT
+        if self._gain and len(call.echo) >= FRAME_SAMPLES:
+            payload = self._with_echo(call, spoken)
         call.sequence += 1
         header = struct.pack(
             "!BBHII",
@@ -149,11 +177,16 @@ class Media:
             call.sock.sendto(header + payload, call.far)
         except OSError:
             return
-        if payload is not SILENT:
+        if spoken != SILENT:
             now = time.time()
             if not call.onset_at:
                 call.onset_at = now
             call.said_until = now
+
+    def _with_echo(self, call: Call, spoken: bytes) -> bytes:
+        returned = np.array([call.echo.popleft() for _ in range(FRAME_SAMPLES)])
+        mixed = _LINEAR[np.frombuffer(spoken, np.uint8)] + self._gain * returned
+        return pcm16_to_ulaw(np.clip(mixed, -32768, 32767).astype("<i2").tobytes())
 
     def _say(self, call: Call, frames: list[bytes]) -> None:
         call.saying = list(frames)
@@ -194,10 +227,17 @@ class Media:
         call.last_sequence, call.last_arrival = sequence, arrived
         call.received += 1
         payload = data[HEADER_BYTES:]
+        if self._gain:
+            call.echo.extend(_LINEAR[np.frombuffer(payload, np.uint8)].tolist())
         if first_loud(payload) >= 0:
-            if arrived - call.bot_loud_at > BOT_PAUSE_S:
+            hole_s = arrived - call.bot_loud_at
+            if hole_s > BOT_PAUSE_S:
                 call.bot_started_at = arrived
+            if hole_s > HOLE_S and call.state == "over" and not call.silent_at:
+                call.silent_at, call.resumed_at = call.bot_loud_at, arrived
             call.bot_loud_at = arrived
+            if last_loud(payload) - first_loud(payload) > FRAME_SAMPLES * 3 // 4:
+                call.bot_tone_hz = tone_hz(payload)
 
     # --- what the caller does
 
@@ -216,6 +256,10 @@ class Media:
             case "idle" if self._quiet(call, now) and now - call.since > SETTLE_S:
                 self._say(call, self._utterances[call.done_turns % len(self._utterances)])
                 self._enter(call, "asking", now)
+            case "asking" if call.bot_started_at > call.since:
+                call.notes.append({"cut_off": 1})
+                call.saying = []
+                self._enter(call, "hearing", now)
             case "asking" if not call.saying:
                 self._enter(call, "waiting", now)
             case "waiting" if call.bot_started_at > call.said_until:
@@ -225,8 +269,39 @@ class Media:
                 call.notes.append({"gap_ms": None})
                 self._enter(call, "hearing", now)
             case "hearing" if self._quiet(call, now):
+                call.notes.append({"answer_ms": (call.bot_loud_at - call.bot_started_at) * 1000})
                 call.done_turns += 1
                 self._enter(call, "done" if call.done_turns == call.turns else "idle", now)
+
+    def _step_over(self, call: Call, now: float) -> None:
+        """Ask, let the bot speak for a while, say something over it, note whether it fell silent and what came next."""
+        match call.state:
+            case "idle" if self._quiet(call, now) and now - call.since > SETTLE_S:
+                self._say(call, self._utterances[call.done_turns % len(self._utterances)])
+                self._enter(call, "asking", now)
+            case "asking" if not call.saying and call.bot_started_at > call.said_until:
+                self._enter(call, "hearing", now)
+            case "asking" if now - call.since > PATIENCE_S:
+                self._enter(call, "done", now)
+            case "hearing" if now - call.bot_started_at > call.after_s:
+                call.silent_at = call.resumed_at = 0.0
+                call.tone_before_hz = call.bot_tone_hz
+                self._say(call, self._overs[call.number % len(self._overs)])
+                self._enter(call, "over", now)
+            case "over" if not call.saying and now - call.said_until > OVER_S:
+                silent_at = call.silent_at or (call.bot_loud_at if now - call.bot_loud_at > HOLE_S else 0.0)
+                call.notes.append(
+                    {
+                        "clip": call.number % len(self._overs),
+                        "stop_ms": (silent_at - call.onset_at) * 1000 if silent_at else None,
+                        "pause_ms": (call.resumed_at - silent_at) * 1000 if call.resumed_at else None,
+                        "went_on": call.bot_tone_hz == call.tone_before_hz,
+                    }
+                )
+                call.done_turns += 1
+                self._enter(call, "done" if call.done_turns == call.turns else "ending", now)
+            case "ending" if self._quiet(call, now):
+                self._enter(call, "idle", now)
 
     def _step_barge(self, call: Call, now: float) -> None:
         """Ask, let the bot speak for a while, speak over it, note when it fell silent."""
@@ -239,7 +314,7 @@ class Media:
             case "asking" if now - call.since > PATIENCE_S:
                 self._enter(call, "done", now)
             case "hearing" if now - call.bot_started_at > call.after_s:
-                self._say(call, self._over)
+                self._say(call, self._overs[0])
                 self._enter(call, "over", now)
             case "over" if not call.saying and now - call.bot_loud_at > 0.15:
                 call.notes.append({"stop_ms": (call.bot_loud_at - call.onset_at) * 1000})
@@ -260,7 +335,7 @@ class Media:
         """Short bursts come back: the round trip of the media path."""
         match call.state:
             case "idle" if now - call.since > SETTLE_S:
-                self._say(call, self._over[:1])
+                self._say(call, self._overs[0][:1])
                 self._enter(call, "waiting", now)
             case "waiting" if call.bot_loud_at > call.onset_at > 0:
                 call.notes.append({"round_trip_ms": (call.bot_loud_at - call.onset_at) * 1000})

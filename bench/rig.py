@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from ari_app.audio.codec import pcm16_to_ulaw
 from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import PrivateAsterisk
@@ -37,6 +39,10 @@ class Batch:
     seconds: float = 30.0
     per_second: float = 10.0
     after_s: float = 1.5
+    """The bot speaks for so long before it is spoken over."""
+    echo_db: float | None = None
+    """What the line returns of the bot's voice."""
+    echo_delay_ms: float = 0.0
 
 
 @dataclass
@@ -63,19 +69,35 @@ class Rig:
     """Everything up, for one configuration of the application."""
 
     def __init__(
-        self, asterisk: PrivateAsterisk, serve: ServeProcess, engine: asyncio.subprocess.Process, sipp: Prefix
+        self,
+        asterisk: PrivateAsterisk,
+        serve: ServeProcess,
+        engine: asyncio.subprocess.Process,
+        engine_url: str,
+        sipp: Prefix,
     ) -> None:
         self._asterisk = asterisk
         self._serve = serve
         self._engine = engine
+        self._engine_url = engine_url
         self._sipp = sipp
 
     @property
     def application_pid(self) -> int:
         return self._serve.pid
 
-    async def run(self, batch: Batch, voices: Sequence[bytes], interruption: bytes) -> Outcome:
-        """Place the calls of a batch and bring home what the callers noted. Voices are PCM16 at 8 kHz."""
+    async def engine_counts(self) -> dict[str, int]:
+        """How often each stage was asked."""
+        url = self._engine_url.removesuffix("/v1") + "/counts"
+        async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            return dict(await answer.json())
+
+    async def run(self, batch: Batch, voices: Sequence[bytes], over: Sequence[bytes]) -> Outcome:
+        """Place the calls of a batch and bring home what the callers noted.
+
+        Args:
+            voices, over: PCM16 at 8 kHz: questions, and what is said over the bot.
+        """
         ports = _free_ports(batch.calls)
         set_up_s = batch.calls / batch.per_second
         plan = {
@@ -85,7 +107,9 @@ class Rig:
             "ports": ports,
             "seconds": batch.seconds + set_up_s + 2 * SET_UP_S,
             "utterances": [b64encode(pcm16_to_ulaw(pcm)).decode() for pcm in voices],
-            "interruption": b64encode(pcm16_to_ulaw(interruption)).decode(),
+            "over": [b64encode(pcm16_to_ulaw(pcm)).decode() for pcm in over],
+            "echo_db": batch.echo_db,
+            "echo_delay_ms": batch.echo_delay_ms,
         }
         pids = {
             "application": self._serve.pid,
@@ -143,12 +167,27 @@ async def rig(
     profile: str,
     settings: Mapping[str, str],
     long: bool = False,
+    speaks: bool = False,
+    script: Mapping[bytes, str] | None = None,
     module: tuple[str, ...] = ("ari_app", "serve"),
 ) -> AsyncIterator[Rig]:
-    """Start everything; `settings` are the application's, on top of what binds the parts together."""
+    """Start everything.
+
+    Args:
+        settings: the application's, on top of what binds the parts together.
+        long: the bot's answers last half a minute.
+        speaks: it has a real voice.
+        script: recordings (PCM16, 8 kHz) that the engine knows, and their words.
+        module: the program under test.
+    """
     async with AsyncExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ari_app-bench-")))
-        engine, url = await _start_engine(profile, long=long)
+        options = ["--profile", profile, *(["--long"] if long else []), *(["--speech"] if speaks else [])]
+        if script:
+            entries = [{"pcm": b64encode(pcm).decode(), "text": text} for pcm, text in script.items()]
+            (work / "script.json").write_text(json.dumps(entries))
+            options += ["--script", str(work / "script.json")]
+        engine, url = await _start_engine(options)
         stack.push_async_callback(_end, engine)
         asterisk = await stack.enter_async_context(PrivateAsterisk(asterisk_prefix))
         serve = await stack.enter_async_context(
@@ -167,12 +206,12 @@ async def rig(
                 module=module,
             )
         )
-        yield Rig(asterisk, serve, engine, sipp)
+        yield Rig(asterisk, serve, engine, url, sipp)
 
 
-async def _start_engine(profile: str, *, long: bool) -> tuple[asyncio.subprocess.Process, str]:
+async def _start_engine(options: Sequence[str]) -> tuple[asyncio.subprocess.Process, str]:
     engine = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.engine", "--profile", profile, *(["--long"] if long else [])),
+        *(sys.executable, "-m", "bench.engine", *options),
         stdout=asyncio.subprocess.PIPE,
     )
     assert engine.stdout

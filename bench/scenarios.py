@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import statistics
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,7 @@ class Bench:
     quick: bool
 
     async def run(self, rig: Rig, batch: Batch) -> Outcome:
-        return await rig.run(batch, self.voices, self.interruption)
+        return await rig.run(batch, self.voices, [self.interruption])
 
 
 async def floor(bench: Bench) -> AsyncIterator[Result]:
@@ -140,6 +141,107 @@ async def barge_in(bench: Bench) -> AsyncIterator[Result]:
     )
 
 
+ECHOES = ((-10.0, 80.0), (-10.0, 200.0), (-15.0, 80.0), (-15.0, 200.0), (-20.0, 80.0), (-20.0, 200.0))
+SPAN_MS = 80.0
+"""An answer that lasts so much longer or shorter than without an echo was interrupted."""
+
+
+async def echo(bench: Bench) -> AsyncIterator[Result]:
+    """A line that returns the bot's own voice: does it interrupt itself? By the length of what it says."""
+    settings = {"SILENCE_DURATION_MS": "500", "HOLD": ""}
+    calls, turns = (2, 2) if bench.quick else (10, 10)
+    expected: list[float] = []
+    for db, delay_ms in ((None, 0.0), *(ECHOES[2:3] if bench.quick else ECHOES)):
+        batch = Batch("turns", calls, turns, 15.0 * turns, per_second=2, echo_db=db, echo_delay_ms=delay_ms)
+        async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings, speaks=True) as parts:
+            outcome = await bench.run(parts, batch)
+        answers = outcome.notes("answer_ms")
+        expected = expected or answers
+        usual = statistics.median(expected)
+        yield Result(
+            "echo",
+            {"echo": "none" if db is None else f"{db:g} dB after {delay_ms:g} ms"},
+            {"answer_ms": answers, "gap_ms": outcome.notes("gap_ms")},
+            {
+                "turns": len(answers),
+                "interrupted_itself": sum(abs(answer - usual) > SPAN_MS for answer in answers),
+                "failed": outcome.failures("gap_ms"),
+            },
+        )
+
+
+async def manners(bench: Bench) -> AsyncIterator[Result]:
+    """What is said over the bot: does it fall silent, for how long, and does it go on or give way?"""
+    backchannels = speech.clips(speech.BACKCHANNELS)
+    interruptions = speech.clips(speech.INTERRUPTIONS)
+    coughs = [speech.cough(seed) for seed in range(len(backchannels))]
+    known = await speech.understood(dict.fromkeys([*bench.voices, *backchannels, *interruptions, *coughs]))
+    settings = {"SILENCE_DURATION_MS": "500", "HOLD": ""}
+    for name, clips in (("backchannels", backchannels), ("coughs", coughs), ("interruptions", interruptions)):
+        turns = 1 if bench.quick else 10
+        batch = Batch("over", len(clips), turns, 45.0 * turns, per_second=2, after_s=2.0)
+        async with rig(
+            bench.asterisk, bench.sipp, profile="fast", settings=settings, long=True, script=known
+        ) as parts:
+            outcome = await parts.run(batch, bench.voices, clips)
+        notes = [note for call in outcome.calls for note in call["notes"] if "went_on" in note]
+        yield Result(
+            "manners",
+            {"over the bot": name},
+            {"stop_ms": outcome.notes("stop_ms"), "pause_ms": outcome.notes("pause_ms")},
+            {
+                "clips": len(notes),
+                "paused_percent": 100 * sum(note["stop_ms"] is not None for note in notes) / len(notes),
+                "gave_way_percent": 100 * sum(not note["went_on"] for note in notes) / len(notes),
+                "failed": sum(not call["done"] for call in outcome.calls),
+            },
+        )
+
+
+FINISHED = {
+    "SILENCE_DURATION_MS": "1000",
+    "FINISHED_SILENCE_MS": "500",
+    "SPECULATE_AFTER_MS": "80",
+    "HOLD": "",
+}
+"""Turn-taking by the words."""
+
+
+async def endpointing(bench: Bench) -> AsyncIterator[Result]:
+    """Turns that end when their words are complete: the gap, and who is cut off in a pause for thought."""
+    complete = speech.clips(speech.COMPLETE)
+    halves = [speech.paused(parts) for parts in speech.PAUSED]
+    known = await speech.understood(dict.fromkeys([*complete, *(pcm for pair in halves for pcm in pair)]))
+    for name, clips, calls in (
+        ("complete", complete, 1),
+        ("complete", complete, 50),
+        ("pause of 700 ms", [whole for _, whole in halves], 4),
+    ):
+        turns = 3 if bench.quick else len(clips)
+        if bench.quick and calls == 50:
+            continue
+        async with rig(bench.asterisk, bench.sipp, profile="fast", settings=FINISHED, script=known) as parts:
+            batch = Batch("turns", calls, turns, 16.0 * turns, per_second=25)
+            outcome = await parts.run(batch, clips, [bench.interruption])
+            requests = await parts.engine_counts()
+        cut_off = len(outcome.notes("cut_off"))
+        turns = cut_off + len(outcome.notes("gap_ms"))
+        yield Result(
+            "endpointing",
+            {"turns": name, "calls": calls},
+            {"gap_ms": outcome.notes("gap_ms")},
+            {
+                "turns": turns,
+                "cut_off_percent": 100 * cut_off / max(turns, 1),
+                "failed": outcome.failures("gap_ms"),
+                **{
+                    f"{stage}_requests_per_turn": requests.get(stage, 0) / max(turns, 1)
+                    for stage in ("stt", "chat", "tts")
+                },
+            },
+        )
+
+
 async def capacity(bench: Bench) -> AsyncIterator[Result]:
     """Many calls in conversation at once: steadiness of the sound, and what a call costs."""
     for calls in (25,) if bench.quick else (1, 25, 50, 100, 200):
@@ -204,6 +306,9 @@ SCENARIOS: dict[str, Scenario] = {
     "gap": gap,
     "baselines": baselines,
     "barge-in": barge_in,
+    "echo": echo,
+    "manners": manners,
+    "endpointing": endpointing,
     "capacity": capacity,
     "stall": stall,
     "parts": parts,

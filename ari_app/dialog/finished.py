@@ -19,6 +19,7 @@ _GO_ON = frozenset(
     "won't may might must shall have has had haven't hasn't having let's "
     "want wants need needs wanted needed calling called looking trying going gonna wanna asking wondering got said "
     "um uh er erm hmm well actually basically maybe probably perhaps also just very really quite too "
+    "bought brought found made took gave told ordered paid sent "
     "mr mrs ms dr number named "
     # Spanish
     "el la los las un una unos unas mi tu su mis tus sus nuestro nuestra y e o u pero porque aunque si cuando que como "
@@ -29,6 +30,19 @@ _GO_ON = frozenset(
     "wenn ob als wie denn für mit ohne von vom zu zum zur im ins am an auf aus bei beim nach vor über unter "
     "zwischen ich wir ist sind war bin habe haben hat hätte möchte würde könnte kann will muss soll ähm äh also".split()
 )
+_VERBS = frozenset(
+    "am are is was were be been do does did have has had can could will would shall should may might must "
+    "ask asked book bought break broke bring brought buy call called came cancel change come cost costs find forget "
+    "found get give go goes going got happen hear help hope hurt keep knew know leave let like listen live lost "
+    "love made make mean means meet move need needs open order paid pay play put ran read remember repair run said "
+    "saw say see seems send sent set sounds speak spell spoke start stop stopped take talk tell thank thanks think "
+    "thought told took tried try understand use wait walk want wants went work works write wrote".split()
+)
+_WHOLE_ALONE = frozenset(
+    "yes yeah yep no nope ok okay sure please thanks hello hi hey goodbye bye right correct exactly great fine good "
+    "perfect nothing everything sorry pardon what where when why who how".split()
+)
+_ENGLISH = frozenset("the a an my your our his her their i you we it on in at of for and with".split())
 _OPENERS = frozenset(
     "if when whenever because since although though while after before until unless as "
     "si cuando porque aunque mientras wenn weil obwohl nachdem bevor falls".split()
@@ -46,10 +60,11 @@ ENOUGH_DIGITS = 7
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
-def is_finished(text: str) -> bool:
+def is_finished(text: str, *, after_question: bool = False) -> bool:
     """True when nothing about the words promises more.
 
     Args:
+        after_question: the bot asked, so that "On Tuesday" may be all.
         text: a transcript with the punctuation that the engine gave it. Engines end every piece with a full stop, so
             one proves nothing; a piece in capitals without any was left open by an engine that knows how to close.
     """
@@ -69,4 +84,12 @@ def is_finished(text: str) -> bool:
     digits = sum(character.isdigit() for character in text)
     if words[-1][-1].isdigit() and digits < ENOUGH_DIGITS and _DIGITS_WANTED.search(text.lower()):
         return False
-    return not (words[0] in _OPENERS and "," not in text)
+    if words[0] in _OPENERS and "," not in text:
+        return False
+    return after_question or not _is_fragment(words)
+
+
+def _is_fragment(words: list[str]) -> bool:
+    """English without a verb, which is no sentence by itself."""
+    verb = any(word in _VERBS or word.endswith("ed") or "'" in word for word in words)
+    return not verb and bool(_ENGLISH.intersection(words)) and not _WHOLE_ALONE & {words[0], words[-1]}

@@ -32,6 +32,12 @@ class History:
         """True when the last word is the caller's."""
         return bool(self._messages) and self._messages[-1].role == "user"
 
+    @property
+    def asked(self) -> bool:
+        """True when the bot's last word was a question."""
+        said = [message.content for message in self._messages if message.role == "assistant"]
+        return bool(said) and said[-1].endswith("?")
+
     def add_user(self, text: str) -> None:
         """The caller said `text`; what follows an unanswered message continues it."""
         self._add(Message("user", text))

@@ -266,7 +266,7 @@ class Pipeline:
                 await self._listen(turn, turn.ended, earlier)
                 if self._dismissed(turn):
                     return
-                if turn is self._guess and is_finished(turn.words or ""):
+                if turn is self._guess and is_finished(turn.words or "", after_question=self._history.asked):
                     self._tracker.shorten(self._settings.finished_silence_ms)
                 if not turn.words:
                     await turn.committed.wait()

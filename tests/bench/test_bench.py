@@ -13,9 +13,10 @@ import pytest
 
 from ari_app.audio.codec import pcm16_to_ulaw
 from ari_app.audio.format import FRAME_BYTES
+from ari_app.audio.resample import resample
 from bench import report
-from bench.engine import PROFILES, tone
-from bench.media import first_loud, last_loud
+from bench.engine import PROFILES, TONES_HZ, Known, recognised, tone
+from bench.media import first_loud, last_loud, tone_hz
 from bench.scenarios import Result, least_gap_ms
 from bench.sipp import answers, scenario
 from bench.speech import trimmed
@@ -36,8 +37,9 @@ def test_what_silence_codes_to_is_no_tone(level: int) -> None:
     assert first_loud(ulaw(level)) == last_loud(ulaw(level)) == -1
 
 
-def test_two_pieces_of_the_engines_tone_join_without_a_step() -> None:
-    joined = np.frombuffer(tone(100) + tone(100), "<i2").astype(int)
+@pytest.mark.parametrize("hz", TONES_HZ)
+def test_two_pieces_of_the_engines_tone_join_without_a_step(hz: int) -> None:
+    joined = np.frombuffer(tone(100, hz) + tone(100, hz), "<i2").astype(int)
     assert np.abs(np.diff(joined)).max() <= np.abs(np.diff(joined[: len(joined) // 4])).max()
 
 
@@ -134,3 +136,21 @@ def test_a_wrong_file_to_compare_is_one_sentence(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: --compare:") and done.stderr.count("\n") == 1
+
+
+def test_the_callers_tell_the_tones_apart() -> None:
+    heard = [tone_hz(pcm16_to_ulaw(resample(tone(100, hz), 24_000, 8000)[640:960])) for hz in TONES_HZ]
+    assert all(abs(found - hz) <= 50 for found, hz in zip(heard, TONES_HZ, strict=True)), heard
+
+
+def test_the_engine_knows_its_recordings_through_a_telephone() -> None:
+    noise = np.random.default_rng(3)
+    first, rest, other = (noise.normal(0, 3000, 8000) for _ in range(3))
+    whole = np.concatenate((first, np.zeros(4000), rest))
+    known = [Known(first, "first"), Known(whole, "whole"), Known(other, "other")]
+    for samples, text in ((first, "first"), (whole, "whole"), (other, "other")):
+        padded = np.concatenate((np.zeros(777), samples, np.zeros(2000))) + noise.normal(
+            0, 30, len(samples) + 2777
+        )
+        assert recognised(padded.astype("<i2").tobytes(), known) == text
+    assert recognised(noise.normal(0, 3000, 8000).astype("<i2").tobytes(), known) is None

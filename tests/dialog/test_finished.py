@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ari_app.dialog.finished import is_finished
+from ari_app.dialog.history import History
 from ari_app.dialog.ports import BotSpeechStarted, CallerSaid
 from tests.fakes.brain_ports import ScriptedChat, ScriptedStt
 from tests.fakes.pipeline_call import SETTINGS, Call, on_the_line
@@ -18,11 +19,10 @@ I want to cancel my order.
 Yes, please.
 No.
 Two.
-On Tuesday.
 That is fine.
 I need a new tyre for my bicycle.
 My number is 030 1234567.
-Tomorrow at nine.
+I come tomorrow at nine.
 I don't know.
 It is broken.
 what time do you open
@@ -44,6 +44,9 @@ It makes a strange...
 Do you have
 I was wondering whether
 Um.
+On Tuesday.
+The brake on the left side.
+Last year I bought.
 Quiero una mesa para.
 Ich hätte gern einen
 """
@@ -61,6 +64,22 @@ def test_finished(text: str) -> None:
 @pytest.mark.parametrize("text", [*lines(UNFINISHED), "", "..."])
 def test_unfinished(text: str) -> None:
     assert not is_finished(text)
+
+
+@pytest.mark.parametrize("text", ["On Tuesday.", "The blue one.", "At nine in the morning."])
+def test_a_fragment_is_a_whole_answer(text: str) -> None:
+    assert is_finished(text, after_question=True)
+    assert not is_finished(text)
+
+
+def test_history_knows_what_was_asked() -> None:
+    history = History("")
+    assert not history.asked
+    history.add_assistant("When will you come?")
+    history.add_user("On Tuesday.")
+    assert history.asked
+    history.add_assistant("See you.")
+    assert not history.asked
 
 
 QUICK = replace(SETTINGS, finished_silence_ms=400, speculate_after_ms=100)
