@@ -52,6 +52,7 @@ def _decode_table() -> list[int]:
 
 HOLE_S = 0.12
 """Sound that is missing for so long was stopped."""
+SAME_TONE_HZ = 50
 _LINEAR = np.array(_decode_table(), np.int16)
 _LEVEL = [abs(value) for value in _decode_table()]
 _LOUD_CODES = bytes(code for code in range(256) if _LEVEL[code] > LOUD)
@@ -295,7 +296,7 @@ class Media:
                         "clip": call.number % len(self._overs),
                         "stop_ms": (silent_at - call.onset_at) * 1000 if silent_at else None,
                         "pause_ms": (call.resumed_at - silent_at) * 1000 if call.resumed_at else None,
-                        "went_on": call.bot_tone_hz == call.tone_before_hz,
+                        "went_on": abs(call.bot_tone_hz - call.tone_before_hz) <= SAME_TONE_HZ,
                     }
                 )
                 call.done_turns += 1

@@ -21,8 +21,8 @@ QUESTIONS = (
 )
 INTERRUPTION = "Excuse me, stop please."
 BACKCHANNELS = (
-    "Mhm.",
-    "Uh-huh.",
+    "Mm-hmm.",
+    "Uh huh.",
     "Yeah.",
     "Okay.",
     "Right.",

@@ -49,9 +49,11 @@ _LISTENING = frozenset(
         *("ja", "genau", "gut", "stimmt", "klar", "achso", "oui", "ouais", "voilà", "oké", "sì", "certo"),
     )
 )
-_PHRASES = frozenset(
-    ("i see", "got it", "all right", "of course", "uh huh", "mm hmm", "mm hm", "ach so", "de acuerdo")
+_PHRASES = re.compile(
+    r"\b(?:i see|got it|all right|of course|very good|uh huh|mm hmm|mm hm|ach so|de acuerdo|muy bien|alles klar)\b"
 )
+_HUM = re.compile(r"[mh][mhn]*o?|n|[aou]+h+")
+"""What engines write for a hum: "mmm", "hm", "mmo", "M H N"."""
 MAX_WORDS = 3
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 
@@ -68,4 +70,5 @@ def interrupts(words: str, *, said: str, min_words: int) -> bool:
         return False
     if "?" in said or len(spoken) > MAX_WORDS:
         return True
-    return " ".join(spoken) not in _PHRASES and not all(word in _LISTENING for word in spoken)
+    rest = _PHRASES.sub("", " ".join(spoken)).split()
+    return not all(word in _LISTENING or _HUM.fullmatch(word) for word in rest)

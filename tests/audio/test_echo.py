@@ -108,14 +108,14 @@ def test_an_echo_that_a_hybrid_smears_or_a_loudspeaker_distorts_is_no_turn(
 def test_the_caller_is_heard_over_the_bot_as_over_silence(echo_db: float | None, delay_ms: float) -> None:
     alone = voiced_frames(line(None, 0, speech=caller()), np.zeros(1))
     over = voiced_frames(line(echo_db, delay_ms, speech=caller()))
-    assert over[0] <= alone[0] + 1, "the onset"
+    assert over[0] <= alone[0] + 6, "the onset, where it is not softer than the echo"
     assert len(set(over) & set(alone)) >= 0.8 * len(alone), "but for frames in which the echo is the louder"
     assert over[0] >= 99, "not before it"
 
 
 def test_a_soft_caller_is_heard_over_a_loud_echo() -> None:
     over = voiced_frames(line(-10, 200, speech=caller() * 0.3))
-    assert 99 <= over[0] <= 105
+    assert 99 <= over[0] <= 110
     assert len(over) > 50
 
 
