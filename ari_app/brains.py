@@ -9,14 +9,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from ari_app.audio.tones import two_tones
+from ari_app.audio.vad import make_vad
 from ari_app.backend import OfflineBackend
 from ari_app.config import Config, Stage
 from ari_app.dialog.echo import Echo
 from ari_app.dialog.known_speech import KnownSpeech, rendered
-from ari_app.dialog.pipeline import Pipeline, PipelineSettings
+from ari_app.dialog.manner import PipelineSettings
+from ari_app.dialog.pipeline import Pipeline
 from ari_app.dialog.ports import Brain, TextToSpeech
 from ari_app.dialog.sentences import pieces
-from ari_app.errors import EngineError
+from ari_app.errors import ConfigError, EngineError
 from ari_app.models import LANGUAGE_LIST_MODELS
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings
@@ -62,6 +64,13 @@ async def build_brains(config: Config, stack: AsyncExitStack) -> Brains:
         if config.system_message == DEFAULT_SYSTEM_MESSAGE:
             logger.warning("its chat knows only the facts in SYSTEM_MESSAGE, and there are none")
     stages = config.stages(offline_url)
+    try:
+        make_vad(config.vad, config.vad_threshold_dbfs)
+    except ImportError as error:
+        message = (
+            f"VAD=neural needs the package {error.name}: pip install 'ari_app[neural]', or set VAD=energy."
+        )
+        raise ConfigError(message) from None
     if config.mode == "pipeline":
         return await _build_pipeline(config, stages, stack)
     if config.mode == "realtime":
@@ -90,6 +99,7 @@ async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: Async
         min_speech_ms=config.barge_in_after_ms,
         interrupting_words=config.barge_in_words,
         protect_greeting=config.protect_greeting,
+        vad=config.vad,
         vad_threshold_dbfs=config.vad_threshold_dbfs,
         apology_pcm=await _render(tts, config.apology),
         hold_pcm=await _render(tts, config.hold),
@@ -137,6 +147,7 @@ async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -
     try:
         manners = Manners(
             greeting=config.greeting,
+            vad=config.vad,
             vad_threshold_dbfs=config.vad_threshold_dbfs,
             min_speech_ms=config.barge_in_after_ms,
             protect_greeting=config.protect_greeting,

@@ -15,7 +15,8 @@ from contextlib import AsyncExitStack
 
 from ari_app.audio.format import FRAME_BYTES, SAMPLE_BYTES, SILENT_FRAME, TELEPHONE_RATE_HZ, ms_to_bytes
 from ari_app.audio.resample import StreamResampler
-from ari_app.dialog.pipeline import Pipeline, PipelineSettings
+from ari_app.dialog.manner import PipelineSettings
+from ari_app.dialog.pipeline import Pipeline
 from ari_app.dialog.ports import BargeIn, Brain, Fact
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings

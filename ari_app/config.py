@@ -74,6 +74,7 @@ class Config:
     barge_in_after_ms: int
     barge_in_words: int
     protect_greeting: bool
+    vad: str
     vad_threshold_dbfs: float
     language: str
     apology: str

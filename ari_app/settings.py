@@ -199,6 +199,13 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.switch,
     ),
     Setting(
+        "VAD",
+        "energy",
+        "What finds the caller's speech: energy, or neural (extra `neural`) for lines with music or street noise; "
+        "it costs four times the processor time of a call and some megabytes",
+        parsers.one_of("energy", "neural"),
+    ),
+    Setting(
         "VAD_THRESHOLD_DBFS",
         "-40",
         "Level above which sound counts as speech, in dBFS",

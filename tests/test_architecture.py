@@ -67,12 +67,12 @@ CORES = [
     "guard.py",
     "parsers.py",
     "errors.py",
-    *(f"audio/{name}.py" for name in ("format", "codec", "echo", "resample", "tones", "vad")),
+    *(f"audio/{name}.py" for name in ("format", "codec", "echo", "neural_vad", "resample", "tones", "vad")),
     *(f"rtp/{name}.py" for name in ("packet", "serial", "jitter", "conceal", "receive", "pacer")),
     *(f"ari/{name}.py" for name in ("ids", "events", "facts", "callflow", "outcome", "leftovers")),
     *(
         f"dialog/{name}.py"
-        for name in ("ports", "turns", "sentences", "history", "gate", "finished", "interruption")
+        for name in ("ports", "turns", "sentences", "history", "gate", "finished", "interruption", "manner")
     ),
     *(
         f"openai_api/realtime_{name}.py"

@@ -15,7 +15,7 @@ import pytest
 
 import ari_app
 from ari_app.bridge import MAX_UNHEARD_MS, AudioBridge, OpenAIRealtimeBridge, WhisperAssistantBridge
-from ari_app.dialog.pipeline import PipelineSettings
+from ari_app.dialog.manner import PipelineSettings
 from ari_app.dialog.ports import BargeIn, BotSaid, CallerSaid, Fact
 from ari_app.openai_api.client import StageSettings
 from ari_app.openai_api.realtime_patience import Manners

@@ -113,3 +113,16 @@ class EnergyVad:
             case (VadState.SPEAKING | VadState.STOPPING, True):
                 return VadState.SPEAKING
         return VadState.QUIET
+
+
+def make_vad(kind: str, threshold_dbfs: float) -> Vad:
+    """The detector of one call: "energy" or "neural".
+
+    Raises:
+        ImportError: the package of the neural one is not installed.
+    """
+    if kind == "neural":
+        from ari_app.audio.neural_vad import NeuralVad  # an extra
+
+        return NeuralVad()
+    return EnergyVad(threshold_dbfs=threshold_dbfs)

@@ -18,15 +18,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ari_app.audio.echo import SpeechDetector
 from ari_app.audio.format import FRAME_MS, TELEPHONE_RATE_HZ
-from ari_app.audio.vad import EnergyVad
+from ari_app.audio.vad import make_vad
 from ari_app.dialog.finished import is_finished
 from ari_app.dialog.gate import rejection
 from ari_app.dialog.history import History
 from ari_app.dialog.interruption import SURE_MS, interrupts
+from ari_app.dialog.manner import PipelineSettings
 from ari_app.dialog.ports import (
     BargeIn,
     BargeInDismissed,
@@ -58,39 +59,6 @@ MISUNDERSTOOD_BEFORE_REPROMPT = 2
 """One turn without words is noise; after the second in a row somebody is waiting for an answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineSettings:
-    """How the pipeline converses. PCM is 8 kHz."""
-
-    system_message: str = ""
-    greeting: str | None = None
-    silence_duration_ms: int = 1000
-    speculate_after_ms: int = 240
-    """Silence after which the answer is prepared; 0: only when the turn is over."""
-    vad_threshold_dbfs: float = -40.0
-    finished_silence_ms: int = 0
-    """Silence that ends a turn whose words are a finished utterance; 0: as any other."""
-    min_speech_ms: int = 140
-    """Speech that makes a turn, and pauses the bot."""
-    interrupting_words: int = 1
-    """What is said over the bot in fewer words does not interrupt it."""
-    protect_greeting: bool = False
-    """What is said over the greeting is not heard."""
-    apology_pcm: bytes = b""
-    """A local sentence for when an engine fails: that there is trouble, and to please say it again."""
-    hold_pcm: bytes = b""
-    """A local sentence for when nothing could be heard `hold_after_s` after the end of a turn."""
-    hold_after_s: float = 2.5
-    stt_deadline_s: float = 5.0
-    """For the whole transcript."""
-    chat_deadline_s: float = 5.0
-    """For each piece of the stream."""
-    tts_deadline_s: float = 5.0
-    """For each piece of the stream."""
-    max_failures: int = 3
-    """Failed turns in a row after which the brain gives up; at once when the failure is permanent."""
-
-
 class Pipeline:
     """Implements `Brain`."""
 
@@ -101,7 +69,7 @@ class Pipeline:
         self._chat = chat
         self._tts = tts
         self._settings = settings
-        self._detector = SpeechDetector(EnergyVad(threshold_dbfs=settings.vad_threshold_dbfs))
+        self._detector = SpeechDetector(make_vad(settings.vad, settings.vad_threshold_dbfs))
         self._tracker = TurnTracker(
             TurnSettings(
                 silence_duration_ms=settings.silence_duration_ms,

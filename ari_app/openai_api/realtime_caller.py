@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ari_app.audio.echo import SpeechDetector
 from ari_app.audio.format import SAMPLE_BYTES, TELEPHONE_RATE_HZ, bytes_to_ms, ms_to_bytes
-from ari_app.audio.vad import EnergyVad
+from ari_app.audio.vad import Vad
 from ari_app.dialog.ports import TurnTimed
 from ari_app.dialog.turns import TurnEnded, TurnEvent, TurnSettings, TurnTracker
 from ari_app.openai_api.realtime_protocol import Event, number_of, text_of
@@ -94,8 +94,8 @@ class CallerTurn:
 class Caller:
     """Follows the caller through all sessions of a call."""
 
-    def __init__(self, *, threshold_dbfs: float, silence_duration_ms: int, min_speech_ms: int = 140) -> None:
-        self.detector = SpeechDetector(EnergyVad(threshold_dbfs=threshold_dbfs))
+    def __init__(self, vad: Vad, *, silence_duration_ms: int, min_speech_ms: int = 140) -> None:
+        self.detector = SpeechDetector(vad)
         self._tracker = TurnTracker(
             TurnSettings(silence_duration_ms=silence_duration_ms, min_speech_ms=min_speech_ms)
         )

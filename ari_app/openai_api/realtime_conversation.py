@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ari_app.audio.format import SILENT_FRAME, ms_to_bytes
+from ari_app.audio.vad import make_vad
 from ari_app.dialog.history import History
 from ari_app.dialog.ports import (
     BargeIn,
@@ -82,7 +83,7 @@ class RealtimeConversation:
         self._history = History("")
         self._minutes = Minutes(report, self._history)
         self._caller = Caller(
-            threshold_dbfs=manners.vad_threshold_dbfs,
+            make_vad(manners.vad, manners.vad_threshold_dbfs),
             silence_duration_ms=settings.silence_duration_ms,
             min_speech_ms=manners.min_speech_ms,
         )

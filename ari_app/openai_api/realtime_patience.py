@@ -18,6 +18,7 @@ class Manners:
     """How the conversation is conducted on our side. PCM is 8 kHz."""
 
     greeting: str = ""
+    vad: str = "energy"
     vad_threshold_dbfs: float = -40.0
     min_speech_ms: int = 140
     protect_greeting: bool = False

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from ari_app.audio.format import bytes_to_ms
 from ari_app.dialog.history import CALL_BEGINS
-from ari_app.dialog.pipeline import PipelineSettings
+from ari_app.dialog.manner import PipelineSettings
 from ari_app.dialog.ports import (
     BargeIn,
     BotSaid,
@@ -31,7 +31,7 @@ from tests.fakes.brain_ports import (
     Step,
     local_sentence,
 )
-from tests.fakes.pipeline_call import Call, on_the_line, settle
+from tests.fakes.pipeline_call import SETTINGS, Call, on_the_line, settle
 
 
 async def test_a_conversation_of_three_turns_after_a_greeting() -> None:
@@ -439,4 +439,12 @@ async def test_closing_before_the_first_step_of_a_task() -> None:
     call = Call(settings=PipelineSettings(greeting="Hello!"))
     async with on_the_line(call):
         pass
+    assert not call.facts
+
+
+async def test_a_neural_detector_takes_noise_for_no_turn() -> None:
+    """The caller of these tests is noise, which is speech to the other detector."""
+    call = Call(settings=replace(SETTINGS, vad="neural"))
+    async with on_the_line(call):
+        await call.say()
     assert not call.facts

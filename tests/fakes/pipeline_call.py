@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from ari_app.audio.format import SILENT_FRAME
-from ari_app.dialog.pipeline import Pipeline, PipelineSettings
+from ari_app.dialog.manner import PipelineSettings
+from ari_app.dialog.pipeline import Pipeline
 from ari_app.dialog.ports import Fact
 from tests.fakes.brain_ports import ScriptedChat, ScriptedStt, ScriptedTts, SteppedPlayout, local_sentence
 
