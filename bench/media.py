@@ -189,6 +189,9 @@ class Media:
         mixed = _LINEAR[np.frombuffer(spoken, np.uint8)] + self._gain * returned
         return pcm16_to_ulaw(np.clip(mixed, -32768, 32767).astype("<i2").tobytes())
 
+    def _ask(self, call: Call) -> None:
+        self._say(call, self._utterances[(call.number + call.done_turns) % len(self._utterances)])
+
     def _say(self, call: Call, frames: list[bytes]) -> None:
         call.saying = list(frames)
         call.onset_at = 0.0
@@ -255,7 +258,7 @@ class Media:
         """Ask, wait for the answer and its end, ask again; one note per turn."""
         match call.state:
             case "idle" if self._quiet(call, now) and now - call.since > SETTLE_S:
-                self._say(call, self._utterances[call.done_turns % len(self._utterances)])
+                self._ask(call)
                 self._enter(call, "asking", now)
             case "asking" if call.bot_started_at > call.since:
                 call.notes.append({"cut_off": 1})
@@ -278,7 +281,7 @@ class Media:
         """Ask, let the bot speak for a while, say something over it, note whether it fell silent and what came next."""
         match call.state:
             case "idle" if self._quiet(call, now) and now - call.since > SETTLE_S:
-                self._say(call, self._utterances[call.done_turns % len(self._utterances)])
+                self._ask(call)
                 self._enter(call, "asking", now)
             case "asking" if not call.saying and call.bot_started_at > call.said_until:
                 self._enter(call, "hearing", now)
@@ -308,7 +311,7 @@ class Media:
         """Ask, let the bot speak for a while, speak over it, note when it fell silent."""
         match call.state:
             case "idle" if self._quiet(call, now) and now - call.since > SETTLE_S:
-                self._say(call, self._utterances[call.done_turns % len(self._utterances)])
+                self._ask(call)
                 self._enter(call, "asking", now)
             case "asking" if not call.saying and call.bot_started_at > call.said_until:
                 self._enter(call, "hearing", now)

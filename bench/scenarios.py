@@ -178,8 +178,8 @@ async def manners(bench: Bench) -> AsyncIterator[Result]:
     known = await speech.understood(dict.fromkeys([*bench.voices, *backchannels, *interruptions, *coughs]))
     settings = {"SILENCE_DURATION_MS": "500", "HOLD": ""}
     for name, clips in (("backchannels", backchannels), ("coughs", coughs), ("interruptions", interruptions)):
-        turns = 1 if bench.quick else 10
-        batch = Batch("over", len(clips), turns, 45.0 * turns, per_second=2, after_s=2.0)
+        calls = len(clips) * (1 if bench.quick else 5)
+        batch = Batch("over", calls, 1, 30.0 + calls / 2, per_second=2, after_s=2.0)
         async with rig(
             bench.asterisk, bench.sipp, profile="fast", settings=settings, long=True, script=known
         ) as parts:
@@ -215,9 +215,9 @@ async def endpointing(bench: Bench) -> AsyncIterator[Result]:
     for name, clips, calls in (
         ("complete", complete, 1),
         ("complete", complete, 50),
-        ("pause of 700 ms", [whole for _, whole in halves], 4),
+        ("pause of 700 ms", [whole for _, whole in halves], 20),
     ):
-        turns = 3 if bench.quick else len(clips)
+        turns = 1 if bench.quick else 5 if calls > 1 else 20
         if bench.quick and calls == 50:
             continue
         async with rig(bench.asterisk, bench.sipp, profile="fast", settings=FINISHED, script=known) as parts:
@@ -244,12 +244,17 @@ async def endpointing(bench: Bench) -> AsyncIterator[Result]:
 
 async def capacity(bench: Bench) -> AsyncIterator[Result]:
     """Many calls in conversation at once: steadiness of the sound, and what a call costs."""
-    for calls in (25,) if bench.quick else (1, 25, 50, 100, 200):
-        settings = {"SILENCE_DURATION_MS": "500", "HOLD": ""}
+    loads = (
+        ((25, "energy"),)
+        if bench.quick
+        else (*((n, "energy") for n in (1, 25, 50, 100, 200)), (50, "neural"))
+    )
+    for calls, vad in loads:
+        settings = {"SILENCE_DURATION_MS": "500", "HOLD": "", "VAD": vad}
         seconds = 20.0 if bench.quick else 40.0
         async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings) as parts:
             outcome = await bench.run(parts, Batch("turns", calls, 99, seconds, per_second=25))
-        yield _loaded("capacity", {"calls": calls}, outcome, calls * seconds)
+        yield _loaded("capacity", {"calls": calls, "vad": vad}, outcome, calls * seconds)
 
 
 async def parts(bench: Bench) -> AsyncIterator[Result]:
