@@ -28,6 +28,11 @@ EXIT_NO_ENGINE = 3
 ENGINE_TIMEOUT_S = 60.0
 COMPOSE_SINCE = (2, 24)
 PACKAGES = ("docker.io", "iptables", "debootstrap", "ca-certificates")
+NO_NETWORK = re.compile(
+    r".*(?:Temporary failure (?:in name resolution|resolving)|Could not connect to|Failed to establish a new connection"
+    r"|Network is unreachable|Could not resolve).*"
+)
+"""What apt and pip say where a container can't reach the outside."""
 PLUGINS = {
     name: Tool(
         name=f"docker-{name}",
@@ -203,7 +208,10 @@ def build(folder: Path, environ: Mapping[str, str]) -> None:
     command = ["docker", "compose", *files, "--project-directory", str(ROOT), "--progress", "plain", "build"]
     done = subprocess.run(command, env=options, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        say(done.stdout + done.stderr)
+        said = done.stdout + done.stderr
+        say(said)
+        if unreachable := NO_NETWORK.search(said):
+            raise NoEngine(f"a container has no way to the packages: {unreachable[0]}")
         raise SystemExit("error: the images can't be built, see above")
 
 
