@@ -145,7 +145,7 @@ def load_config(arguments: argparse.Namespace) -> tuple[Config, list[str]]:
         name: _read(Path(file), f"{name}_FILE={file}").partition("\n")[0].rstrip("\r")
         for name, file in secret_paths(os.environ, dotenv).items()
     }
-    return load(flags, os.environ, dotenv, secrets), unknown_names(dotenv)
+    return load(flags, os.environ, dotenv, secrets), unknown_names(dotenv, os.environ)
 
 
 def _dotenv() -> dict[str, str | None]:

@@ -56,7 +56,6 @@ class Config:
     dial_endpoint: str
     caller_id: str
     country_code: str
-    national_prefix: str
     dial_allow: tuple[str, ...]
     dial_deny: tuple[str, ...]
     dial_extension_digits: int
@@ -127,7 +126,6 @@ class Config:
             allow=self.dial_allow,
             deny=self.dial_deny,
             country_code=self.country_code,
-            national_prefix=self.national_prefix,
             extension_digits=self.dial_extension_digits,
             per_minute=self.dial_per_minute,
             concurrent=self.dial_concurrent,
@@ -217,10 +215,6 @@ def load(
             if raw:
                 faults.append(f"{setting.env} and {setting.env}_FILE are both set: leave one of them empty.")
             raw, source = files[setting.env], f"from {setting.env}_FILE"
-        if setting.env == "MAX_CALLS" and source == "default":
-            raw = str(
-                _room_for_calls(env.get("SIP_RTP_PORTS") or dotenv.get("SIP_RTP_PORTS") or "", int(raw))
-            )
         try:
             if any(ch in raw for ch in "\r\0") or ("\n" in raw and setting.env != "SYSTEM_MESSAGE"):
                 raise ValueError("must be one line")
@@ -230,6 +224,8 @@ def load(
             faults.append(f"{setting.env}{shown} ({source}) {fault}.")
     if faults:
         raise ConfigError(" ".join(faults))
+    asterisk_ports = env.get("SIP_RTP_PORTS") or dotenv.get("SIP_RTP_PORTS") or ""
+    values["max_calls"] = _room_for_calls(asterisk_ports, values["max_calls"])
     if values["mode"] == "realtime" and flags.get("OPENAI_MODEL"):
         values["openai_rt_model"] = values["openai_model"]
     return Config(**values)
@@ -267,8 +263,17 @@ def secret_paths(env: Mapping[str, str], dotenv: Mapping[str, str | None]) -> di
     return {name: path for name, path in paths.items() if path}
 
 
-def unknown_names(dotenv: Iterable[str]) -> list[str]:
-    """A sentence for each name in `.env` that nobody reads, with the nearest one that somebody does."""
+NEAR_MISS = 0.88
+"""Likeness at which a name was meant to be another, by difflib."""
+
+
+def unknown_names(dotenv: Iterable[str], environment: Iterable[str] = ()) -> list[str]:
+    """A sentence for each name that nobody reads, with the nearest one that somebody does.
+
+    Args:
+        dotenv: the names in `.env`: each of them should be known.
+        environment: those of the environment, most of which are not for us: only a near miss is told.
+    """
     secrets = {f"{setting.env}_FILE" for setting in SETTINGS if setting.secret}
     known = {setting.env for setting in SETTINGS} | secrets | OTHER_NAMES
     lines = []
@@ -278,6 +283,9 @@ def unknown_names(dotenv: Iterable[str]) -> list[str]:
         nearest = difflib.get_close_matches(name.upper(), sorted(known), n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else "delete the line, or see docs/configuration.md."
         lines.append(f"{name} in .env is no setting: {hint}")
+    for name in sorted({*environment} - {*dotenv} - known):
+        if nearest := difflib.get_close_matches(name, sorted(known), n=1, cutoff=NEAR_MISS):
+            lines.append(f"{name} in the environment is no setting: did you mean {nearest[0]}?")
     return lines
 
 

@@ -1,10 +1,9 @@
 """Which numbers may be called, and how much: what keeps a bot's phone bill from being a surprise. Core.
 
-A number is allowed when every way in which a carrier may read it is. It is read in international form (`+`,
-country code, number): `00` stands for `+`, as `011` does in North America, and NATIONAL_PREFIX for the own
-country's code. The longest entry that it begins with decides, whether of DIAL_ALLOW, of DIAL_DENY, COUNTRY_CODE
-or the list of premium numbers below; between equals DIAL_DENY wins, then DIAL_ALLOW. What matches nothing is
-refused.
+A number is allowed when every way in which a carrier may read it is. Entries of DIAL_ALLOW and DIAL_DENY are beginnings
+of numbers in international form; the longest one decides, and between equals DIAL_DENY wins. Where no entry says more
+than a country code, COUNTRY_CODE included, a number must be one that is in use in that country (libphonenumber's
+numbering plans) and ordinary: no premium or shared cost, no satellite, no other country that shares the code.
 """
 
 from __future__ import annotations
@@ -12,6 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import phonenumbers
+from phonenumbers import PhoneNumber, PhoneNumberType
 
 EMERGENCY = frozenset(
     (*("000", "110", "112", "113", "115", "116", "117", "118", "119", "122", "133", "144"), "911", "999")
@@ -21,58 +23,15 @@ EMERGENCY = frozenset(
 SERVICE = ("118", "411")
 """Directory services: short, and dear."""
 
-# Beginnings of numbers that cost more than their country says: shared cost, satellites and premium numbers of
-# ITU-T E.164 (its list of assigned country codes), premium ranges of national numbering plans, and the countries
-# that share +1 with the United States and Canada.
-PREMIUM = (
-    *("+808", "+870", "+878", "+881", "+882", "+883", "+888", "+979", "+991"),
-    *("+1900", "+1242", "+1246", "+1264", "+1268", "+1284", "+1345", "+1441", "+1473", "+1649"),
-    *(
-        "+1658",
-        "+1664",
-        "+1721",
-        "+1758",
-        "+1767",
-        "+1784",
-        "+1809",
-        "+1829",
-        "+1849",
-        "+1868",
-        "+1869",
-        "+1876",
-    ),
-    *("+449", "+4470", "+4484", "+4487", "+44118"),
-    *(
-        "+49900",
-        "+49137",
-        "+49180",
-        "+49118",
-        "+43900",
-        "+43901",
-        "+43930",
-        "+43931",
-        "+41900",
-        "+41901",
-        "+41906",
-    ),
-    *(
-        "+3389",
-        "+3381",
-        "+3382",
-        "+34803",
-        "+34806",
-        "+34807",
-        "+34905",
-        "+34907",
-        "+39892",
-        "+39894",
-        "+39895",
-    ),
-    *("+39899", "+31900", "+31906", "+31909", "+32900", "+32901", "+32902", "+32903", "+32904", "+32905"),
-    *("+351601", "+351607", "+351646", "+351760", "+351761", "+46900", "+46939", "+46944", "+4782"),
-    *("+4590", "+358600", "+358700", "+48700", "+48701", "+48703", "+48704", "+48708", "+61190", "+64900"),
-    *("+55900", "+52900", "+81990"),
+ORDINARY = frozenset(
+    (
+        *(PhoneNumberType.FIXED_LINE, PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE),
+        *(PhoneNumberType.TOLL_FREE, PhoneNumberType.VOIP),
+    )
 )
+LONGEST = len("+") + 15
+HOME = {"1": ("US", "CA")}
+"""Countries of a code that cost alike; of every other code it is the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +41,7 @@ class Rules:
     allow: Sequence[str] = ()
     deny: Sequence[str] = ()
     country_code: str = ""
-    national_prefix: str = ""
-    extension_digits: int = 4
+    extension_digits: int = 0
     per_minute: int = 6
     concurrent: int = 2
     daily_minutes: int = 120
@@ -101,7 +59,8 @@ def refusal(number: str, rules: Rules) -> str | None:
         return None
     if denied:
         return f"numbers that begin with {denied} may not be called: DIAL_DENY says so."
-    if number in EMERGENCY:
+    region = _region(rules.country_code)
+    if number in EMERGENCY or (region and phonenumbers.is_emergency_number(number, region)):
         return (
             f"{number} is an emergency number, which a bot does not call: DIAL_ALLOW={number} would allow it."
         )
@@ -118,51 +77,77 @@ def refusal(number: str, rules: Rules) -> str | None:
     forms = international_forms(number, rules)
     if not forms:
         return (
-            f"{number} is neither a number in international form (+ and country code) nor an extension of at most "
-            f"{rules.extension_digits} digits (DIAL_EXTENSION_DIGITS): DIAL_ALLOW={number} allows just this number."
+            f"{number} is neither a number in international form (+ and country code) nor one of your own country "
+            f"(COUNTRY_CODE) nor an extension (DIAL_EXTENSION_DIGITS): DIAL_ALLOW={number} allows just this number."
         )
     return next((reason for form in forms if (reason := _refused(form, rules))), None)
+
+
+def _region(country_code: str) -> str | None:
+    """The country, as libphonenumber names it."""
+    regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(int(country_code or 0), ())
+    return regions[0] if regions else None
+
+
+def is_country_code(text: str) -> bool:
+    """True for the code of a country; satellites and other services have codes too, which are none."""
+    return text.isdecimal() and _region(text) not in (None, "001")
 
 
 def international_forms(number: str, rules: Rules) -> list[str]:
     """Each way in which a carrier may read it, as `+` and digits; nothing when it is a guess."""
     if number.startswith("+"):
-        # "+0…" is no country, and what a carrier makes of it nobody knows; it matches no entry.
         return [number]
-    forms = []
+    forms = set()
+    region = _region(rules.country_code)
+    if region and (parsed := _parsed(number, region)):
+        forms.add(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
     if number.startswith("00"):
-        forms.append("+" + number[2:])
-    elif rules.national_prefix and rules.country_code and number.startswith(rules.national_prefix):
-        forms.append(f"+{rules.country_code}{number[len(rules.national_prefix) :]}")
-    if number.startswith("011") and rules.country_code in ("", "1"):
-        forms.append("+" + number[3:])
-    if rules.national_prefix == "1" and number.startswith("1"):
-        # With or without the plus: the country code of North America is also what national calls begin with.
-        forms.append("+" + number)
-    return forms
+        forms.add("+" + number[2:])
+    if number.startswith("011") and region in (None, "US"):
+        forms.add("+" + number[3:])
+    return sorted(forms)
+
+
+def _parsed(number: str, region: str | None) -> PhoneNumber | None:
+    try:
+        return phonenumbers.parse(number, region)
+    except phonenumbers.NumberParseException:
+        return None
 
 
 def _refused(form: str, rules: Rules) -> str | None:
-    allowed = _longest(form, rules.allow)
-    denied = _longest(form, rules.deny)
-    premium = _longest(form, PREMIUM)
-    home = (
-        f"+{rules.country_code}" if rules.country_code and form.startswith(f"+{rules.country_code}") else ""
-    )
-    best = max(len(allowed), len(denied), len(premium), len(home))
-    if not best:
-        return (
-            f"{form} is in none of the ranges that may be called: DIAL_ALLOW={form} allows this number, "
-            f"and DIAL_ALLOW={form[:3]} all that begin so."
-        )
-    if len(denied) == best:
+    parsed = _parsed(form, None)
+    allowed, denied = _longest(form, rules.allow), _longest(form, rules.deny)
+    if denied and len(denied) >= len(allowed):
         return f"numbers that begin with {denied} may not be called: DIAL_DENY says so."
-    if len(allowed) == best:
+    country = f"+{parsed.country_code}" if parsed else form[:3]
+    if allowed == form:
         return None
-    if len(premium) == best:
+    if len(form) > LONGEST:
         return (
-            f"numbers that begin with {premium} cost more than others: DIAL_ALLOW={premium} would allow them."
+            f"{form} has more digits than a number can have (ITU-T E.164): DIAL_ALLOW={form} would allow it."
         )
+    if len(allowed) > len(country):
+        return None
+    if allowed or country == f"+{rules.country_code}":
+        return _dear(form, parsed, country)
+    return (
+        f"{form} is in none of the ranges that may be called: DIAL_ALLOW={form} allows this number, "
+        f"and DIAL_ALLOW={country} the country's."
+    )
+
+
+def _dear(form: str, parsed: PhoneNumber | None, country: str) -> str | None:
+    """Why a number of an allowed country is not one that costs what the country's numbers cost."""
+    if parsed is None or not phonenumbers.is_valid_number(parsed):
+        return f"{form} is no number that is in use in its country: DIAL_ALLOW={form} would allow it."
+    if phonenumbers.number_type(parsed) not in ORDINARY:
+        return f"{form} costs more than others, or may: DIAL_ALLOW={form} would allow it."
+    region, code = phonenumbers.region_code_for_number(parsed), country.removeprefix("+")
+    if region not in HOME.get(code, (_region(code),)) or region == "001":
+        beginning = form[: len(country) + 3]
+        return f"{form} shares its country code with others and costs more: DIAL_ALLOW={beginning} would allow it."
     return None
 
 

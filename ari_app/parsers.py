@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from dotenv.parser import parse_stream
 
 from ari_app.errors import ConfigError
+from ari_app.guard import is_country_code
 
 Parser = Callable[[str], Any]
 """Turns the text of a setting into its value; raises ValueError saying what it must be."""
@@ -141,15 +142,11 @@ def any_address(value: str) -> str:
     return value
 
 
-def digits(at_most: int, what: str) -> Parser:
-    """A few digits, or nothing; `what` is for the complaint."""
-
-    def parse(value: str) -> str:
-        if not re.fullmatch(rf"[0-9]{{0,{at_most}}}", value):
-            raise ValueError(f"must be {what}")
-        return value
-
-    return parse
+def country_code(value: str) -> str:
+    """A country's code, or nothing."""
+    if value and not is_country_code(value):
+        raise ValueError("must be a country's code without +, such as 44")
+    return value
 
 
 def keys(value: str) -> str:

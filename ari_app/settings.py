@@ -68,7 +68,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MAX_CALLS",
         "20",
-        "Calls at the same time; more are refused. When it is not set, fewer if SIP_RTP_PORTS has no room for them",
+        "Calls at the same time; more are refused. Never more than SIP_RTP_PORTS has room for",
         parsers.number(1, 1000, "calls"),
     ),
     # Outbound calls
@@ -89,14 +89,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "COUNTRY_CODE",
         "",
-        "Your own country's code, e.g. 44: its numbers may be called, premium ones excepted",
-        parsers.digits(3, "a country code of 1 to 3 digits, such as 44"),
-    ),
-    Setting(
-        "NATIONAL_PREFIX",
-        "",
-        "What national numbers begin with in your country, e.g. 0, or 1 in North America; empty: write them with +",
-        parsers.digits(2, "one or two digits, such as 0"),
+        "Your own country's code, e.g. 44: its ordinary numbers may be called, with or without it",
+        parsers.country_code,
     ),
     Setting(
         "DIAL_ALLOW",
@@ -112,8 +106,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "DIAL_EXTENSION_DIGITS",
-        "4",
-        "Numbers of at most so many digits are your own extensions and may be called; 0: none",
+        "0",
+        "Numbers of at most so many digits are your own extensions and may be called, where DIAL_ENDPOINT leads to a "
+        "PBX of yours: a trunk takes them for emergency and service numbers; 0: none",
         parsers.number(0, 6, "digits"),
     ),
     Setting("DIAL_PER_MINUTE", "6", "Outbound calls begun per minute", parsers.number(1, 600, "calls")),
@@ -421,7 +416,8 @@ OTHER_NAMES: frozenset[str] = frozenset(
         *("SIP_DOMAIN", "SIP_USERNAME", "SIP_PASSWORD", "SIP_AUTH_USERNAME", "SIP_TRANSPORT", "SIP_PORT"),
         *("SIP_PROXY", "SIP_REG_TIMEOUT", "STUN_SERVER", "SIP_REGISTER", "SIP_PEERS", "SIP_SRTP"),
         *("SIP_CODECS", "SIP_CA_FILE", "SIP_LISTEN_PORT", "SIP_RTP_PORTS"),
-        *("EXTERNAL_ADDRESS", "LOCAL_NETS", "BOT_EXTENSION", "FALLBACK_EXTENSION"),
+        *("EXTERNAL_ADDRESS", "LOCAL_NETS", "BOT_EXTENSION", "FALLBACK_EXTENSION", "AWAY_SOUND"),
+        "APT_OPTIONS",
         # the system's
         *("PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_STATE_HOME"),
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),

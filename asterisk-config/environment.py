@@ -142,7 +142,7 @@ def outside_address(server: str) -> str:
         ValueError: it can't be reached or gives no answer; one sentence.
     """
     host, _, port = server.removeprefix("stun:").partition(":")
-    if not host or not re.fullmatch(r"[0-9]{0,5}", port, re.ASCII):
+    if not host or not re.fullmatch(r"[0-9]{0,5}", port, re.ASCII) or not 0 < int(port or STUN_PORT) < 65536:
         raise ValueError("STUN_SERVER must be a host or host:port")
     transaction_id = secrets.token_bytes(12)
     try:

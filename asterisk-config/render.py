@@ -48,6 +48,7 @@ class SettingError(ValueError):
 
 # --- what a value may be: each check returns what is wrong with it, or "" ----------------------------------
 
+SHORTEST_PREFIX = 9
 Check = Callable[[str], str]
 
 
@@ -109,9 +110,33 @@ _extension = _matches(
 )
 _password = _matches(r"[!-~]{12,128}", "12 to 128 printable ASCII characters without spaces")
 _HOST = r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}"
-_host = _matches(_HOST, "a host name or IPv4 address, without a port")
-_host_and_port = _matches(rf"{_HOST}(:[0-9]{{1,5}})?", "a host or host:port")
-_peer = _matches(rf"{_HOST}(/[0-9]{{1,2}})?", "host names, addresses or networks, with commas between them")
+_labels = _matches(_HOST, "a host name or IPv4 address, without a port")
+
+
+def _host(value: str) -> str:
+    looks_like_an_address = re.fullmatch(r"[0-9.]+", value) is not None
+    if ".." in value or value.endswith(".-") or (looks_like_an_address and _ipv4(value)):
+        return "must be a host name or IPv4 address, without a port"
+    return _labels(value)
+
+
+def _host_and_port(value: str) -> str:
+    host, colon, port = value.partition(":")
+    return "must be a host or host:port" if _host(host) or (colon and _port(port)) else ""
+
+
+def _peer(value: str) -> str:
+    """A host, or a network that is a provider's: nobody's reaches over a whole /8 of the internet."""
+    host, slash, prefix = value.partition("/")
+    if not slash:
+        return _host(value) and "must be host names, addresses or networks, with commas between them"
+    if _network(value):
+        return "must be host names, addresses or networks such as 192.0.2.0/28, with commas between them"
+    if int(prefix) < SHORTEST_PREFIX:
+        return f"must not hold a network larger than /{SHORTEST_PREFIX}: whoever is in it may call in as the trunk"
+    return ""
+
+
 # RFC 3261, section 25.1: what may stand in the user part of a SIP URI as it is; ";" would begin a parameter.
 _sip_user = _matches(
     r"[A-Za-z0-9_.!~*'()&=+$,?/-]{1,64}",
@@ -194,7 +219,7 @@ COMPUTED = (
     "trunk_proxy_uri",
     "trunk_match",
 ) + (
-    *("trunk_auth", "trunk_auth_name", "trunk_registers", "trunk_tcp", "trunk_tls", "trunk_encryption"),
+    *("trunk_auth", "trunk_auth_name", "trunk_registers", "trunk_tls", "trunk_encryption"),
     *("tls_port", "console_format"),
 )
 """Placeholders that follow from --out and from other settings."""
@@ -230,6 +255,8 @@ def _check_together(values: Mapping[str, str]) -> None:
         )
     if int(values["rtp_start"]) >= int(values["rtp_end"]):
         raise SettingError("rtp_end", "must be higher than rtp_start")
+    if int(values["rtp_start"]) <= int(values["sip_port"]) <= int(values["rtp_end"]):
+        raise SettingError("sip_port", "must not be one of the ports for media")
     for name in ("trunk_username", "trunk_peers", "trunk_proxy"):
         if values[name] and not values["trunk_domain"]:
             raise SettingError("trunk_domain", "must be given, because other settings of the trunk are")
@@ -248,7 +275,7 @@ def compute(values: Mapping[str, str]) -> dict[str, str]:
     parameter = "" if transport == "udp" else f";transport={transport}"
     port = f":{values['trunk_port']}" if values["trunk_port"] else ""
     proxy = values["trunk_proxy"]
-    hosts = [domain, proxy.partition(":")[0], *values["trunk_peers"].split(",")]
+    hosts = [domain, proxy.partition(":")[0]]
     return {
         "trunk_uri": f"sip:{domain}{port}{parameter}",
         "trunk_account_uri": f"sip:{user}@{domain}",
@@ -257,7 +284,6 @@ def compute(values: Mapping[str, str]) -> dict[str, str]:
         "trunk_auth": "trunk" if user else "",
         "trunk_auth_name": values["trunk_auth_username"] or user,
         "trunk_registers": "yes" if user and values["trunk_register"] == "yes" else "",
-        "trunk_tcp": "yes" if domain and transport == "tcp" else "",
         "trunk_tls": "yes" if domain and transport == "tls" else "",
         "trunk_encryption": "sdes" if values["trunk_srtp"] == "sdes" else "",
         "tls_port": str(int(values["sip_port"]) % 65535 + 1),
@@ -331,6 +357,8 @@ def render(out: Path, given: Mapping[str, str], templates: Path = TEMPLATES) -> 
     fault = _unsafe(str(out))
     if fault:
         raise SettingError("--out", fault)
+    if compute(values)["trunk_tls"]:
+        _require_file("trunk_ca_file", values["trunk_ca_file"])
     folders = {"config_dir": str(out), "credentials_dir": str(credentials_dir)}
     placed = {**values, **compute(values), **folders}
     texts = {
@@ -343,6 +371,13 @@ def render(out: Path, given: Mapping[str, str], templates: Path = TEMPLATES) -> 
         (Path(values["state_dir"]) / folder).mkdir(parents=True, exist_ok=True)
     os.chmod(values["state_dir"], 0o700)
     return values
+
+
+def _require_file(name: str, path: str) -> None:
+    if not Path(path).is_file():
+        raise SettingError(
+            name, "must be a file that Asterisk can read, such as /local/provider.pem in the container"
+        )
 
 
 def _credentials(folder: Path, given: Mapping[str, str]) -> dict[str, str]:

@@ -59,6 +59,7 @@ def config(asterisk: FakeAsterisk, **settings: str) -> Config:
         "ARI_URL": asterisk.url,
         "ARI_USERNAME": asterisk.user,
         "ARI_PASSWORD": asterisk.password,
+        "DIAL_EXTENSION_DIGITS": "4",
         "ARI_APP": "bot",
         "MODE": "echo",
         "DRAIN_SECONDS": "1",

@@ -15,7 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "logs": set(),
     "audio": set(),
-    "parsers": {"errors"},
+    "parsers": {"errors", "guard"},
     "models": set(),
     "settings": {"parsers", "models"},
     "config": {"errors", "settings", "parsers", "models", "guard"},

@@ -64,7 +64,7 @@ def test_precedence_is_flag_then_environment_then_dotenv_then_default() -> None:
 def test_calls_that_are_not_limited_are_as_many_as_asterisk_has_ports_for(ports: str, calls: int) -> None:
     assert config(SIP_RTP_PORTS=ports).max_calls == calls
     assert load({}, {}, {"SIP_RTP_PORTS": ports}).max_calls == calls
-    assert config(SIP_RTP_PORTS=ports, MAX_CALLS="7").max_calls == 7
+    assert config(SIP_RTP_PORTS=ports, MAX_CALLS="7").max_calls == min(7, calls)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,9 @@ def test_a_bad_value_names_the_setting_and_the_remedy(name: str, value: str, rem
     [
         ("DIAL_ALLOW", "+44, office", "beginnings of numbers such as +44,+4930, which 'office' is not"),
         ("DIAL_DENY", "+", "beginnings of numbers"),
-        ("COUNTRY_CODE", "+44", "country code of 1 to 3 digits"),
+        ("COUNTRY_CODE", "+44", "a country's code without +, such as 44"),
+        ("COUNTRY_CODE", "4", "a country's code"),
+        ("COUNTRY_CODE", "881", "a country's code"),
         ("HEALTH_HOST", "localhost", "IP address"),
         ("LOG_FORMAT", "xml", "one of auto, text, json"),
         ("HANDOVER_KEYS", "zero", "keys of a telephone: 0 to 9, * and #"),
@@ -139,6 +141,13 @@ def test_an_unknown_name_in_the_env_file_is_named_with_the_nearest_known_one() -
     (typo, far) = unknown_names(["ARI_PASSWRD", "ARI_URL", "XYZZY", "OPENAI_API_KEY_FILE", "SIP_DOMAIN"])
     assert typo == "ARI_PASSWRD in .env is no setting: did you mean ARI_PASSWORD?"
     assert far.startswith("XYZZY in .env is no setting")
+    near = unknown_names(
+        [], ["SILENCE_DURATON_MS", "SIP_DOMIAN", "OPENAI_ORG_ID", "PYTHONPATH", "SIP_DOMAIN", "PWD"]
+    )
+    assert near == [
+        "SILENCE_DURATON_MS in the environment is no setting: did you mean SILENCE_DURATION_MS?",
+        "SIP_DOMIAN in the environment is no setting: did you mean SIP_DOMAIN?",
+    ]
     assert unknown_names(["COMPOSE_PROFILES", "TZ", "openai_model"]) == [
         "openai_model in .env is no setting: did you mean OPENAI_MODEL?"
     ]

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from ari_app.guard import (
     EMERGENCY,
-    PREMIUM,
     WINDOW_S,
     Dialled,
     Rules,
@@ -22,20 +21,23 @@ from ari_app.guard import (
     remaining_s,
 )
 
-AMERICA = Rules(country_code="1", national_prefix="1")
-BRITAIN = Rules(country_code="44", national_prefix="0")
+AMERICA = Rules(country_code="1")
+BRITAIN = Rules(country_code="44")
+GERMANY = Rules(country_code="49")
+OWN = Rules(extension_digits=4)
 
 
 @pytest.mark.parametrize(
     ("rules", "number"),
     [
-        (Rules(), "100"),
-        (Rules(), "7000"),
+        (OWN, "100"),
+        (OWN, "7000"),
         (Rules(extension_digits=6), "123456"),
-        (Rules(allow=("+1",)), "+15551234567"),
+        (Rules(allow=("+1",)), "+12125551234"),
+        (Rules(allow=("+1555",)), "+15551234567"),
         (Rules(allow=("+15551234567",)), "+15551234567"),
-        (Rules(allow=("+1",)), "0015551234567"),
-        (Rules(allow=("+1",)), "01115551234567"),
+        (Rules(allow=("+1",)), "0012125551234"),
+        (Rules(allow=("+1",)), "01112125551234"),
         (AMERICA, "+12125551234"),
         (AMERICA, "12125551234"),
         (BRITAIN, "02071234567"),
@@ -46,7 +48,10 @@ BRITAIN = Rules(country_code="44", national_prefix="0")
         (Rules(allow=("*97",)), "*97"),
         (Rules(allow=("5551234567",)), "5551234567"),
         (Rules(allow=("+1", "+1900")), "+19005551234"),
-        (Rules(allow=("+1555",), deny=("+1",)), "+15551234567"),
+        (Rules(allow=("+1212",), deny=("+1",)), "+12125551234"),
+        (GERMANY, "030987654"),
+        (GERMANY, "+4915112345678"),
+        (Rules(country_code="39"), "0612345678"),
     ],
 )
 def test_allowed(rules: Rules, number: str) -> None:
@@ -60,21 +65,37 @@ def test_allowed(rules: Rules, number: str) -> None:
         (Rules(), "15551234567", "neither a number in international form"),
         (Rules(), "00442071234567", "+442071234567"),
         (Rules(), "01144", "+44"),
-        (Rules(), "12345", "DIAL_EXTENSION_DIGITS"),
+        (OWN, "12345", "DIAL_EXTENSION_DIGITS"),
+        (Rules(), "100", "DIAL_EXTENSION_DIGITS"),
+        (Rules(country_code="33", extension_digits=4), "15", "emergency"),
         (Rules(), "911", "emergency"),
         (Rules(), "112", "DIAL_ALLOW=112"),
-        (Rules(), "411", "directory"),
+        (OWN, "411", "directory"),
         (Rules(extension_digits=6), "118118", "directory"),
         (Rules(), "*72", "command to the exchange"),
         (Rules(allow=("+1",)), "+1*2#", "command to the exchange"),
         (Rules(extension_digits=0), "100", "DIAL_EXTENSION_DIGITS"),
-        (AMERICA, "+19005551234", "DIAL_ALLOW=+1900"),
-        (AMERICA, "19005551234", "DIAL_ALLOW=+1900"),
+        (AMERICA, "+19002345678", "DIAL_ALLOW=+19002345678"),
+        (AMERICA, "19002345678", "DIAL_ALLOW=+19002345678"),
         (AMERICA, "+18765551234", "DIAL_ALLOW=+1876"),  # Jamaica shares +1
-        (AMERICA, "442071234567", "neither a number in international form"),
-        (AMERICA, "01144207123", "+44207123"),
-        (BRITAIN, "09012345678", "DIAL_ALLOW=+449"),
-        (BRITAIN, "07012345678", "DIAL_ALLOW=+4470"),
+        (AMERICA, "442071234567", "no number that is in use"),
+        (AMERICA, "+1011442079460000", "more digits"),
+        (AMERICA, "+11900555123", "no number that is in use"),
+        (GERMANY, "+490900123456", "no number that is in use"),
+        (GERMANY, "00490900123456", "no number that is in use"),
+        (GERMANY, "+490137123456", "no number that is in use"),
+        (GERMANY, "+4900442079460000", "more digits"),
+        (GERMANY, "010330900123456", "more digits"),
+        (BRITAIN, "+4409061234567", "costs more"),
+        (BRITAIN, "+440871234567", "no number that is in use"),
+        (Rules(country_code="33"), "+330899123456", "costs more"),
+        (Rules(country_code="353"), "+3531580123456", "costs more"),
+        (Rules(country_code="420"), "+420909123456", "costs more"),
+        (Rules(country_code="7"), "+77012345678", "DIAL_ALLOW=+7701"),  # Kazakhstan shares +7
+        (Rules(allow=("+1212",)), "+12125551234567890", "more digits than a number can have"),
+        (AMERICA, "011442071234567", "+442071234567"),
+        (BRITAIN, "09012345678", "DIAL_ALLOW=+449012345678"),
+        (BRITAIN, "07012345678", "DIAL_ALLOW=+447012345678"),
         (BRITAIN, "0015551234567", "+15551234567"),
         (Rules(allow=("+1",)), "+881612345678", "DIAL_ALLOW=+881"),
         (Rules(allow=("+1",), deny=("+1212",)), "+12125551234", "DIAL_DENY"),
@@ -97,9 +118,12 @@ def test_refused_with_the_setting_that_decides(rules: Rules, number: str, said: 
         (Rules(), "+442", ["+442"]),
         (Rules(), "00442", ["+442"]),
         (Rules(), "011442", ["+442"]),
-        (BRITAIN, "011442", ["+4411442"]),
-        (BRITAIN, "00442", ["+442"]),
-        (AMERICA, "1212", ["+1212", "+1212"]),
+        (BRITAIN, "02071234567", ["+442071234567"]),
+        (BRITAIN, "00442071234567", ["+442071234567"]),
+        (GERMANY, "0015551234567", ["+15551234567"]),
+        (AMERICA, "12125551234", ["+12125551234"]),
+        (AMERICA, "2125551234", ["+12125551234"]),
+        (AMERICA, "00442071234567", ["+100442071234567", "+442071234567"]),
         (Rules(), "5551234", []),
     ],
 )
@@ -112,22 +136,33 @@ plus_numbers = st.from_regex(r"\+[0-9]{1,15}", fullmatch=True)
 
 
 @given(numbers)
-def test_without_settings_nothing_but_short_digits_may_be_called(number: str) -> None:
-    if refusal(number, Rules()) is None:
-        assert re.fullmatch(r"[0-9]{1,4}", number) and number not in EMERGENCY
+def test_without_settings_nothing_may_be_called(number: str) -> None:
+    assert refusal(number, Rules()) is not None
 
 
 @given(numbers)
-def test_the_own_country_opens_nothing_abroad_and_nothing_premium(number: str) -> None:
-    if refusal(number, BRITAIN) is None and len(number) > 4:
-        (form,) = international_forms(number, BRITAIN)
-        assert form.startswith("+44") and not form.startswith(PREMIUM)
+def test_own_extensions_are_short_and_no_emergency(number: str) -> None:
+    if refusal(number, OWN) is None:
+        assert re.fullmatch(r"[0-9]{1,4}", number) and number not in EMERGENCY
 
 
-@given(numbers, plus_numbers)
+british_numbers = st.from_regex(r"(\+44|0044|0)[0-9]{7,12}", fullmatch=True)
+
+
+@given(st.one_of(numbers, british_numbers))
+def test_the_own_country_opens_nothing_abroad(number: str) -> None:
+    if refusal(number, BRITAIN) is None:
+        assert all(
+            form.startswith("+44") and len(form) <= 16 for form in international_forms(number, BRITAIN)
+        )
+
+
+@given(
+    st.one_of(numbers, british_numbers), st.one_of(plus_numbers, st.sampled_from(["+44", "+447", "+4420"]))
+)
 def test_what_is_denied_is_denied_however_it_is_written(number: str, denied: str) -> None:
-    rules = Rules(country_code="44", national_prefix="0", deny=(denied,))
-    if any(form.startswith(denied) for form in international_forms(number, rules)) and len(number) > 4:
+    rules = Rules(country_code="44", deny=(denied,))
+    if any(form.startswith(denied) for form in international_forms(number, rules)):
         assert refusal(number, rules) is not None
 
 

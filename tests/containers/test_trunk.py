@@ -93,6 +93,7 @@ async def test_a_trunk_refuses_then_registers_and_carries_calls_both_ways(
         "SIP_RTP_PORTS": "15100-15115",
         "SIP_DOMAIN": "provider",
         "SIP_USERNAME": "customer",
+        "DIAL_ALLOW": "600",
         "SYSTEM_MESSAGE": FACTS,
         "GREETING": "Hello, this is the bot.",
     }

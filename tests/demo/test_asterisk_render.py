@@ -98,7 +98,7 @@ def test_each_setting_is_used_and_each_placeholder_is_a_setting() -> None:
     found = {name for text in all_templates().values() for name in re.findall(r"\{\{(.*?)\}\}", text)}
     used = {name.removeprefix("when ") for name in found - {"end"}}
     # These reach the templates by what is computed from them.
-    indirect = {"trunk_port", "trunk_proxy", "trunk_peers", "trunk_auth_username", "trunk_register"}
+    indirect = {"trunk_port", "trunk_proxy", "trunk_auth_username", "trunk_register"}
     assert used == set(render.SETTINGS) - indirect - {"trunk_srtp", "log_format"} | set(render.COMPUTED)
 
 
@@ -167,6 +167,14 @@ def test_a_missing_setting_is_an_error() -> None:
         ("trunk_register", "maybe"),
         ("trunk_peers", "10.0.0.1,,10.0.0.2"),
         ("trunk_peers", "10.0.0.1 10.0.0.2"),
+        ("trunk_peers", "192.0.2.0/28,1.2.3.4/99"),
+        ("trunk_peers", "999.1.1.1"),
+        ("trunk_peers", "0.0.0.0/0"),
+        ("trunk_peers", "0.0.0.0/8"),
+        ("trunk_domain", "a..b"),
+        ("trunk_proxy", "h:99999"),
+        ("external_address", "192.168.1.300"),
+        ("sip_port", "10050"),
         ("trunk_srtp", "dtls"),
         ("trunk_codecs", "ulaw,opus"),
         ("local_nets", "10.0.0.1/8"),
@@ -353,7 +361,8 @@ def test_without_a_domain_there_is_no_way_out(tmp_path: Path) -> None:
 def test_a_peer_known_by_its_address(tmp_path: Path) -> None:
     lines = trunk_lines(tmp_path, trunk_domain="192.0.2.5", trunk_port="5999", trunk_peers="192.0.2.8/30")
     assert ("[trunk]", "contact", "sip:192.0.2.5:5999") in lines
-    assert ("[trunk]", "match", "192.0.2.5,192.0.2.8/30") in lines
+    assert ("[trunk]", "match", "192.0.2.5") in lines
+    assert ("[trunk-peers]", "match", "192.0.2.8/30") in lines
     # Or anyone could call as the trunk by claiming its name.
     assert ("[trunk](endpoint-common)", "identify_by", "ip") in lines
     assert not {key for _, key, _ in lines} & {"password", "client_uri", "outbound_auth", "from_user"}
@@ -368,7 +377,8 @@ def test_an_account_that_is_registered_over_tls(tmp_path: Path) -> None:
     assert ("[trunk]", "password", "trunk-secret-word") in lines
     assert ("[trunk](endpoint-common)", "media_encryption", "sdes") in lines
     assert ("[trunk](endpoint-common)", "transport", "transport-tls") in lines
-    assert ("[trunk]", "match", "sip.example.com,proxy.example.com,192.0.2.0/24,edge.example.com") in lines
+    assert ("[trunk]", "match", "sip.example.com,proxy.example.com") in lines
+    assert ("[trunk-peers]", "match", "192.0.2.0/24,edge.example.com") in lines
 
 
 def test_an_account_that_is_not_registered_still_answers_challenges(tmp_path: Path) -> None:
@@ -548,3 +558,16 @@ def test_networks_without_a_gateway_are_local() -> None:
     lines = ["Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"]
     lines += [f"eth0\t{column(d)}\t{column(g)}\t0001\t0\t0\t0\t{column(m)}\t0\t0\t0" for d, g, m in rows]
     assert environment.on_link_networks("\n".join(lines) + "\n") == ["172.18.0.0/16"]
+
+
+def test_authorities_that_are_not_there_are_refused_for_a_tls_trunk_only(tmp_path: Path) -> None:
+    given = {**REQUIRED, "state_dir": str(tmp_path / "state"), "trunk_ca_file": "/nonexistent/ca.pem"}
+    given["trunk_domain"] = "sip.example.com"
+    render.render(tmp_path / "etc", given)
+    with pytest.raises(render.SettingError, match="trunk_ca_file must be a file"):
+        render.render(tmp_path / "etc", {**given, "trunk_transport": "tls"})
+
+
+def test_a_stun_server_with_a_port_that_is_none() -> None:
+    with pytest.raises(ValueError, match="STUN_SERVER must be"):
+        environment.outside_address("localhost:99999")

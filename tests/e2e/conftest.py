@@ -53,6 +53,7 @@ def settings_for(asterisk: PrivateAsterisk, backend_url: str, recordings: Path) 
         "ARI_USERNAME": asterisk.ari_user,
         "ARI_PASSWORD": asterisk.ari_password,
         "OPENAI_BASE_URL": backend_url,
+        "DIAL_EXTENSION_DIGITS": "4",
         "SAVE_RECORDINGS": "yes",
         "RECORDINGS_DIR": str(recordings),
         "XDG_STATE_HOME": str(recordings.parent / "state"),

@@ -36,7 +36,8 @@ async def start_check(
     mode = {} if backend_url else {"MODE": "echo"}
     settings = settings_for(asterisk, backend_url, folder / "recordings") | mode | extra
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ari_app", "check", *arguments),
+        # Where the tests run in a shell's background SIGINT is ignored, which would be inherited.
+        *("env", "--default-signal=INT", sys.executable, "-m", "ari_app", "check", *arguments),
         cwd=folder,
         env=clean_environment(settings),
         stdin=asyncio.subprocess.DEVNULL,

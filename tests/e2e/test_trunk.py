@@ -84,8 +84,7 @@ async def provider_for(
         account=ACCOUNT, password=PASSWORD, transport=transport, encryption="sdes" if tls else "no"
     )
     pjsip += PROVIDER_TRANSPORT.format(transport=transport, address=PROVIDER, port=port, tls=tls)
-    if transport == "udp":
-        pjsip = pjsip.replace("transport-udp", "transport-provider")
+    pjsip = pjsip.replace(f"transport-{transport}", "transport-provider")
     (etc / "pjsip_local.conf").write_text(pjsip)
     (etc / "extensions_local.conf").write_text(PROVIDER_EXTENSIONS.format(account=ACCOUNT))
     async with PrivateAsterisk(prefix, AsteriskSettings(app_name="nobody"), folder=folder) as provider:
