@@ -129,7 +129,7 @@ def test_nothing_else_answers_from_outside(bare: Stack, host: str) -> None:
         assert not _answers(host, port), f"TCP port {port} answers on the host"
         assert not _answers(outside, port), f"Asterisk answers on TCP port {port}"
         assert not _answers(app, port), f"the application answers on TCP port {port}"
-    assert _listeners(bare, "asterisk") == {(private, HTTP)}
+    assert _listeners(bare, "asterisk") == {(private, HTTP), (outside, SIP_PORT)}
     assert {address for address, _ in _listeners(bare, "app")} == {"127.0.0.1"}
 
 
