@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ari_app.audio.format import TELEPHONE_RATE_HZ, bytes_to_ms
 from ari_app.audio.resample import StreamResampler
 from ari_app.dialog.history import heard_part
-from ari_app.dialog.ports import BotSaid, ItemFinished, PcmChunk, Playout, PlayoutMark, TextToSpeech
+from ari_app.dialog.ports import BotSaid, ItemFinished, Playout, PlayoutMark, TextToSpeech
 from ari_app.dialog.streams import Eager, within
 from ari_app.errors import EngineError
 
@@ -35,7 +35,8 @@ class _Segment:
 
     item_id: str
     text: str
-    audio: Eager[PcmChunk]
+    audio: Eager[bytes]
+    """8 kHz."""
     sent: bytearray = field(default_factory=bytearray)
     """What was given to playout, 8 kHz."""
     complete: bool = False
@@ -194,28 +195,28 @@ class Response:
                 self._segments.append(segment)
                 yield segment
 
-    async def _audio(self, text: str) -> AsyncGenerator[PcmChunk, None]:
+    async def _audio(self, text: str) -> AsyncGenerator[bytes, None]:
+        resampler: StreamResampler | None = None
         length_ms = 0.0
         async with aclosing(within(self._tts.speak(text), STAGE, self._deadline_s)) as chunks:
             async for chunk in chunks:
                 self._reached("first_tts_byte_at")
-                yield chunk
+                resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
+                yield resampler.push(chunk.pcm)
                 length_ms += bytes_to_ms(len(chunk.pcm), chunk.rate_hz)
                 if length_ms > MAX_SEGMENT_MS:
                     logger.warning(
                         "text-to-speech went on for %.0f s on one sentence; cut off", length_ms / 1000
                     )
-                    return
+                    break
+        if resampler:
+            yield resampler.flush()
 
     async def _emit(self, segment: _Segment) -> None:
-        resampler: StreamResampler | None = None
         try:
-            async with aclosing(segment.audio.items()) as chunks:
-                async for chunk in chunks:
-                    resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
-                    self._play(segment, resampler.push(chunk.pcm))
-            if resampler:
-                self._play(segment, resampler.flush())
+            async with aclosing(segment.audio.items()) as pieces:
+                async for pcm in pieces:
+                    self._play(segment, pcm)
         except EngineError:
             self._close(segment)  # the caller hears the part there is
             raise
