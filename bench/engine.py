@@ -71,7 +71,7 @@ ANSWER = "Certainly, we can do that for you. It takes two days, and you will get
 LONG_ANSWER = " ".join(
     ["Number @ is something we can do for you.", *["Part @ takes two days until it is ready."] * 12]
 )
-"""@ is the number of the answer."""
+"""@ is the number of the answer in its call."""
 
 
 @lru_cache
@@ -164,9 +164,10 @@ class Engine:
         return web.json_response({"text": text or ""})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        await request.read()
+        messages = (await request.json())["messages"]
         self.counts["chat"] += 1
-        answer = self._answer.replace("@", str(self.counts["chat"]))
+        said = sum(message["role"] == "user" for message in messages)
+        answer = self._answer.replace("@", str(said))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         try:
             await response.prepare(request)

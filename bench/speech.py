@@ -21,7 +21,7 @@ QUESTIONS = (
 )
 INTERRUPTION = "Excuse me, stop please."
 BACKCHANNELS = (
-    "Mm-hmm.",
+    "Hmm.",
     "Uh huh.",
     "Yeah.",
     "Okay.",

@@ -11,14 +11,14 @@ import re
 _GO_ON = frozenset(
     # English: articles, conjunctions, prepositions, auxiliaries, subjects, and what people say while they think.
     "a an the this these those my your our his her their its some any every each another other same "
-    "and or but because cause so if unless until since although though while as than that which whose whether nor "
+    "and or but because cause so if unless until since although though while as than which whose whether nor "
     "to of for with without in into on onto at from by about between under over near after before during through "
     "per via like regarding concerning around "
     "i i'm i'd i'll i've we we're we'd we'll we've he's she's they're you're there's it's that's "
     "is are was were am be been being do does did don't doesn't didn't can could can't couldn't would should will "
     "won't may might must shall have has had haven't hasn't having let's "
     "want wants need needs wanted needed calling called looking trying going gonna wanna asking wondering got said "
-    "um uh er erm hmm well actually basically maybe probably perhaps also just very really quite too "
+    "um uh er erm hmm well actually basically maybe probably perhaps also just very really quite "
     "bought brought found made took gave told ordered paid sent "
     "mr mrs ms dr number named "
     # Spanish
@@ -50,7 +50,8 @@ _OPENERS = frozenset(
 _ASKS_FOR_MORE = re.compile(
     r"^(?:(?:yes|yeah|hi|hello|hey|okay|ok|so|well|and|please),? )*"
     r"(?:(?:i|we)(?:'d| would)? (?:like|want|need|love|wish|have)(?: to \w+)?"
-    r"|(?:can|could|would) (?:you|i)(?: please)? (?:tell|give|send|show|get|have)(?: me| us| you)?)$"
+    r"|(?:can|could|would) (?:you|i)(?: please)? (?:tell|give|send|show|get|have)(?: me| us| you)?"
+    r"|(?:can|could|would|will) (?:you|i|we)(?: please)?)$"
 )
 """I would like to book — what? Can you tell me — what?"""
 _DIGITS_WANTED = re.compile(

@@ -27,6 +27,8 @@ I don't know.
 It is broken.
 what time do you open
 If I bring it today, when is it ready?
+Yes, please do that.
+Do you repair electric bicycles too?
 ¿A qué hora abren?
 Ich brauche einen Termin.
 """
@@ -36,6 +38,7 @@ I'd like to know if.
 My order number is 4 5 6.
 If I bring it today.
 Can you tell me?
+Can you please?
 I have a bicycle and.
 The tyre is from.
 My name is
