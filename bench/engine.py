@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from ari_app.audio.resample import resample
 from ari_app.offline import voice
+from bench.realtime import Conversation
 
 TTS_RATE_HZ = 24_000
 TONES_HZ = (400, 600, 800, 500, 700)
@@ -90,27 +91,33 @@ def speech(text: str) -> bytes:
     )
 
 
+ENVELOPE_SAMPLES = 80
+"""10 ms: how loud a recording is from moment to moment tells it from the others."""
+MATCH = 0.9
+"""A recording is what was heard when so much of both envelopes is common to them."""
+
+
+def envelope(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """RMS of every 10 ms of 8 kHz audio."""
+    whole = samples[: len(samples) // ENVELOPE_SAMPLES * ENVELOPE_SAMPLES].reshape(-1, ENVELOPE_SAMPLES)
+    return np.asarray(np.sqrt(np.square(whole).mean(axis=1)))
+
+
 @dataclass(frozen=True)
 class Known:
-    """A recording, 8 kHz, and what is said in it."""
+    """A recording, by its envelope, and what is said in it."""
 
-    samples: NDArray[np.float64]
+    shape: NDArray[np.float64]
     text: str
-
-
-MATCH = 0.6
-"""A recording is what was heard when so much of both signals' energy is common to them."""
 
 
 def recognised(pcm: bytes, known: Sequence[Known]) -> str | None:
     """The text of the recording that was heard: the best match of 8 kHz audio."""
-    heard = np.frombuffer(pcm, "<i2").astype(float)
+    heard = envelope(np.frombuffer(pcm, "<i2").astype(float))
     best, text = MATCH, None
     for recording in known:
-        size = 1 << (len(heard) + len(recording.samples)).bit_length()
-        spectrum = np.fft.rfft(heard, size) * np.conj(np.fft.rfft(recording.samples, size))
-        energy = math.sqrt(float(heard @ heard) * float(recording.samples @ recording.samples)) or 1.0
-        likeness = float(np.fft.irfft(spectrum, size).max()) / energy
+        energy = math.sqrt(float(heard @ heard) * float(recording.shape @ recording.shape)) or 1.0
+        likeness = float(np.correlate(heard, recording.shape, "full").max()) / energy
         if likeness > best:
             best, text = likeness, recording.text
     return text
@@ -138,6 +145,7 @@ class Engine:
                 web.post("/v1/audio/transcriptions", self._transcriptions),
                 web.post("/v1/chat/completions", self._chat),
                 web.post("/v1/audio/speech", self._speech),
+                web.get("/v1/realtime", self._realtime),
             ]
         )
         return application
@@ -149,7 +157,11 @@ class Engine:
         return web.json_response({"profile": asdict(self._profile), **self.counts})
 
     async def _transcriptions(self, request: web.Request) -> web.Response:
-        form = await request.post()
+        try:
+            form = await request.post()
+        except ConnectionError:
+            self.counts["stt cancelled"] += 1
+            return web.Response()
         due = asyncio.get_running_loop().time() + self._profile.stt_ms / 1000
         self.counts["stt"] += 1
         text: str | None = f"Sentence {self.counts['stt']}."
@@ -158,7 +170,7 @@ class Engine:
             assert isinstance(upload, web.FileField)
             with wave.open(io.BytesIO(upload.file.read())) as file:
                 pcm = resample(file.readframes(file.getnframes()), file.getframerate(), 8000)
-            text = await asyncio.to_thread(recognised, pcm, self._known)
+            text = recognised(pcm, self._known)
             self.counts["unknown"] += text is None
         await asyncio.sleep(due - asyncio.get_running_loop().time())
         return web.json_response({"text": text or ""})
@@ -195,6 +207,19 @@ class Engine:
         except ConnectionError:
             self.counts["tts cancelled"] += 1
         return response
+
+    async def _realtime(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(compress=False, protocols=("realtime",))
+        await socket.prepare(request)
+        self.counts["realtime"] += 1
+        conversation = Conversation(
+            socket,
+            delay_s=self._profile.total_ms / 1000,
+            speech_per_s=self._profile.speech_per_s,
+            answer=lambda number: (text := self._answer.replace("@", str(number)), self._spoken(text)),
+        )
+        await conversation.run()
+        return socket
 
     def _spoken(self, text: str) -> list[bytes]:
         if self._speaks:
@@ -233,7 +258,7 @@ def main() -> None:
     parser.add_argument("--script", type=Path, help="JSON: recordings and what is said in them")
     arguments = parser.parse_args()
     known = [
-        Known(np.frombuffer(b64decode(entry["pcm"]), "<i2").astype(float), entry["text"])
+        Known(envelope(np.frombuffer(b64decode(entry["pcm"]), "<i2").astype(float)), entry["text"])
         for entry in (json.loads(arguments.script.read_text()) if arguments.script else ())
     ]
     answer = LONG_ANSWER if arguments.long else ANSWER

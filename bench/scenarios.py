@@ -17,6 +17,8 @@ from bench.parts import costs_us
 from bench.rig import Batch, Outcome, Rig, rig
 
 GREETING = "Hello."
+SILENT = {"APOLOGY": "", "HOLD": "", "GOODBYE": ""}
+"""No local sentences."""
 STALLS_MS = (10, 25, 100)
 STALL_EVERY_S = 1.0
 
@@ -143,21 +145,20 @@ async def barge_in(bench: Bench) -> AsyncIterator[Result]:
 
 ECHOES = ((-10.0, 80.0), (-10.0, 200.0), (-15.0, 80.0), (-15.0, 200.0), (-20.0, 80.0), (-20.0, 200.0))
 SPAN_MS = 80.0
-"""An answer that lasts so much longer or shorter than without an echo was interrupted."""
+"""An answer that lasts so much longer or shorter than the others of its run was interrupted: the engine speaks the same
+sentence each time, rendered once for each run."""
 
 
 async def echo(bench: Bench) -> AsyncIterator[Result]:
     """A line that returns the bot's own voice: does it interrupt itself? By the length of what it says."""
     settings = {"SILENCE_DURATION_MS": "500", "HOLD": ""}
-    calls, turns = (2, 2) if bench.quick else (10, 10)
-    expected: list[float] = []
+    calls, turns = (2, 2) if bench.quick else (20, 5)
     for db, delay_ms in ((None, 0.0), *(ECHOES[2:3] if bench.quick else ECHOES)):
         batch = Batch("turns", calls, turns, 15.0 * turns, per_second=2, echo_db=db, echo_delay_ms=delay_ms)
         async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings, speaks=True) as parts:
             outcome = await bench.run(parts, batch)
         answers = outcome.notes("answer_ms")
-        expected = expected or answers
-        usual = statistics.median(expected)
+        usual = statistics.median(answers)
         yield Result(
             "echo",
             {"echo": "none" if db is None else f"{db:g} dB after {delay_ms:g} ms"},
@@ -257,6 +258,26 @@ async def capacity(bench: Bench) -> AsyncIterator[Result]:
         yield _loaded("capacity", {"calls": calls, "vad": vad}, outcome, calls * seconds)
 
 
+async def realtime(bench: Bench) -> AsyncIterator[Result]:
+    """The same conversation over the Realtime API: one engine of the stages' delays together."""
+    for calls, audio in ((10, "pcm"),) if bench.quick else ((1, "pcm"), (50, "pcm"), (50, "pcmu")):
+        settings = {"MODE": "realtime", "SILENCE_DURATION_MS": "500", "OPENAI_RT_AUDIO": audio} | SILENT
+        seconds = 20.0 if bench.quick else 40.0
+        async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings) as parts:
+            outcome = await bench.run(parts, Batch("turns", calls, 99, seconds, per_second=25))
+        yield _loaded("realtime", {"calls": calls, "audio": audio}, outcome, calls * seconds)
+    settings = {"MODE": "realtime", "SILENCE_DURATION_MS": "500"} | SILENT
+    turns = 3 if bench.quick else 10
+    async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings, long=True) as parts:
+        outcome = await bench.run(parts, Batch("barge", 2, turns, 14.0 * turns, per_second=2))
+    yield Result(
+        "realtime",
+        {"barge-in": "by the server"},
+        {"stop_ms": outcome.notes("stop_ms")},
+        {"failed": outcome.failures("stop_ms")},
+    )
+
+
 async def parts(bench: Bench) -> AsyncIterator[Result]:
     """What each part costs by itself, for 20 ms of audio."""
     yield Result("parts", {}, await asyncio.to_thread(costs_us), {})
@@ -316,6 +337,7 @@ SCENARIOS: dict[str, Scenario] = {
     "endpointing": endpointing,
     "capacity": capacity,
     "stall": stall,
+    "realtime": realtime,
     "parts": parts,
 }
 

@@ -46,7 +46,12 @@ def test_version_and_help(tmp_path: Path) -> None:
     assert run(folder=tmp_path).returncode == 2
 
 
-UNREACHABLE = {"ARI_URL": "http://127.0.0.1:9", "ARI_PASSWORD": "x", "MODE": "echo"}
+UNREACHABLE = {
+    "ARI_URL": "http://127.0.0.1:9",
+    "ARI_PASSWORD": "x",
+    "MODE": "echo",
+    "DIAL_EXTENSION_DIGITS": "4",
+}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +196,7 @@ def test_check_names_unknown_settings_with_the_nearest_known_one(tmp_path: Path)
         "warning  settings        QUUX in .env is no setting: delete the line, or see docs/configuration.md",
     ]
     assert "hidden" not in result.stdout
-    assert "SIP_RTP_PORTS has room for 2 calls" in findings_of(result)["ports"], "Asterisk's side counts too"
+    assert "room for 2 calls (MAX_CALLS)" in findings_of(result)["ports"], "Asterisk's side counts too"
     assert lines[-1].endswith("2 warnings")
 
 
