@@ -197,7 +197,7 @@ SETTINGS: tuple[Setting, ...] = (
         "VAD",
         "energy",
         "What finds the caller's speech: energy, or neural (extra `neural`) for lines with music or street noise; "
-        "it costs four times the processor time of a call and some megabytes",
+        "it costs a call three times the processor time, and 10 MB",
         parsers.one_of("energy", "neural"),
     ),
     Setting(

@@ -152,9 +152,9 @@ sentence each time, rendered once for each run."""
 async def echo(bench: Bench) -> AsyncIterator[Result]:
     """A line that returns the bot's own voice: does it interrupt itself? By the length of what it says."""
     settings = {"SILENCE_DURATION_MS": "500", "HOLD": ""}
-    calls, turns = (2, 2) if bench.quick else (20, 5)
     for db, delay_ms in ((None, 0.0), *(ECHOES[2:3] if bench.quick else ECHOES)):
-        batch = Batch("turns", calls, turns, 15.0 * turns, per_second=2, echo_db=db, echo_delay_ms=delay_ms)
+        calls, turns = (2, 2) if bench.quick else (20, 5 if db == -15.0 else 2)
+        batch = Batch("turns", calls, turns, 15.0 * turns, per_second=4, echo_db=db, echo_delay_ms=delay_ms)
         async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings, speaks=True) as parts:
             outcome = await bench.run(parts, batch)
         answers = outcome.notes("answer_ms")
