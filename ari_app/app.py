@@ -28,7 +28,8 @@ from ari_app.health import Health
 from ari_app.ledger import Ledger
 from ari_app.logs import mask_number
 from ari_app.record.recorder import recording_directory
-from ari_app.rtp.endpoint import RtpSender, bind, own_address
+from ari_app.rtp.endpoint import bind, own_address
+from ari_app.rtp.sender import RtpSender
 
 logger = logging.getLogger(__name__)
 

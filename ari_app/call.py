@@ -27,7 +27,8 @@ from ari_app.audio.codec import pcm16_to_slin, slin_to_pcm16
 from ari_app.dialog import ports
 from ari_app.errors import AriAppError
 from ari_app.record.recorder import Recorder
-from ari_app.rtp.endpoint import RtpEndpoint, RtpSender
+from ari_app.rtp.endpoint import RtpEndpoint
+from ari_app.rtp.sender import RtpSender
 
 logger = logging.getLogger(__name__)
 

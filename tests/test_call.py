@@ -24,7 +24,7 @@ from ari_app.ari.outcome import Ending, Outcome
 from ari_app.call import Call, CallSettings, Dial, Ended, Progress
 from ari_app.dialog import ports
 from ari_app.dialog.echo import Echo
-from ari_app.rtp.endpoint import RtpSender
+from ari_app.rtp.sender import RtpSender
 from tests.fakes.asterisk import FakeAsterisk, until
 from tests.fakes.call_bench import ScriptedBrain, frame, media_of, nothing_leaks
 from tests.fakes.rtp_peer import RtpPeer

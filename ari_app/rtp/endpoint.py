@@ -1,8 +1,7 @@
-"""RTP sockets, and the one thread that paces all legs of the process. Shell.
+"""RTP sockets. Shell.
 
-Frames leave from a thread of their own, so that no work of the event loop, however long, makes a caller's audio late.
-What it shares with the loop is a leg's playout queue, behind a lock that nobody holds for longer than a frame takes.
-Everything else happens on the loop: what comes in, and what is told of what left.
+The sender's thread shares with the loop a leg's playout queue, behind a lock that nobody holds for longer than a frame
+takes. Everything else happens on the loop: what comes in, and what is told of what left.
 """
 
 from __future__ import annotations
@@ -13,22 +12,20 @@ import logging
 import random
 import secrets
 import socket
-import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 from ari_app.audio.format import FRAME_BYTES, SAMPLE_BYTES, SILENT_FRAME
 from ari_app.dialog.ports import PlayoutMark
 from ari_app.errors import MediaError
-from ari_app.rtp.pacer import FrameClock, Pacer
+from ari_app.rtp.pacer import Pacer
 from ari_app.rtp.packet import RtpPacket
 from ari_app.rtp.receive import MAX_FILL_FRAMES, PAYLOAD_TYPE_SLIN, ReceiveStream, RtpCounters
+from ari_app.rtp.sender import RtpSender
 from ari_app.rtp.serial import uint16_add, uint32_add
 
 logger = logging.getLogger(__name__)
@@ -37,8 +34,6 @@ TIMESTAMP_STEP = FRAME_BYTES // SAMPLE_BYTES
 RECEIVE_BUFFER_BYTES = 256 * 1024
 DSCP_EF = 0xB8
 """Expedited forwarding (RFC 3246): routers that look let voice pass first."""
-SWITCH_INTERVAL_S = 0.0005
-"""How long another thread may keep the interpreter from the sender; Python's own default is 5 ms."""
 
 
 class _Playout:
@@ -264,72 +259,6 @@ class RtpEndpoint(asyncio.DatagramProtocol):
             if not self._complained:
                 logger.exception("a listener of this leg failed")
                 self._complained = True
-
-
-class RtpSender:
-    """Paces all legs of the process by absolute deadline, in one thread."""
-
-    def __init__(self) -> None:
-        self._legs: tuple[RtpEndpoint, ...] = ()
-        """Replaced, never changed: the thread reads it without a lock."""
-        self._changing = threading.Lock()
-        self._stopping = False
-        self._telling = False
-        """The loop has not yet told of what left before: once is enough, however long it takes."""
-        self._thread: threading.Thread | None = None
-        self._switch_interval_s = sys.getswitchinterval()
-
-    async def __aenter__(self) -> RtpSender:
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, args=(loop,), name="rtp-sender", daemon=True)
-        self._thread.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._thread is not None
-        self._stopping = True
-        self._thread.join()  # one deadline at most
-        sys.setswitchinterval(self._switch_interval_s)
-
-    def add(self, leg: RtpEndpoint) -> None:
-        """Send this leg's frames from the next deadline on."""
-        with self._changing:
-            self._legs = (*self._legs, leg)
-
-    def remove(self, leg: RtpEndpoint) -> None:
-        """Stop; idempotent."""
-        with self._changing:
-            self._legs = tuple(other for other in self._legs if other is not leg)
-
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        clock = FrameClock(time.monotonic())
-        while not self._stopping:
-            time.sleep(max(0.0, clock.next_at - time.monotonic()))
-            now = time.monotonic()
-            count, skipped = clock.due(now)
-            legs = self._legs
-            if not count or not legs:
-                continue
-            for leg in legs:
-                try:
-                    leg.send_due(count, skipped, now)
-                except Exception:  # one leg's fault must not stop the sender of all
-                    logger.exception("an RTP leg failed; it is no longer sent")
-                    self.remove(leg)
-            if not self._telling:
-                self._telling = True
-                try:
-                    loop.call_soon_threadsafe(self._tell)
-                except RuntimeError:  # the loop was closed without us: nobody is left to send for
-                    return
-
-    def _tell(self) -> None:
-        self._telling = False
-        for leg in self._legs:
-            leg.tell()
 
 
 async def own_address(rtp_host: str, ari_url: str) -> str:

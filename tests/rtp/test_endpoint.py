@@ -13,8 +13,9 @@ import pytest
 from ari_app.audio.codec import pcm16_to_slin, slin_to_pcm16
 from ari_app.dialog.ports import ItemFinished, ItemStarted, PlayoutMark
 from ari_app.errors import MediaError
-from ari_app.rtp.endpoint import RtpEndpoint, RtpSender, bind, own_address
+from ari_app.rtp.endpoint import RtpEndpoint, bind, own_address
 from ari_app.rtp.pacer import MAX_BURST_FRAMES
+from ari_app.rtp.sender import RtpSender
 from tests.fakes.rtp_peer import RtpPeer
 
 FRAME = 320
