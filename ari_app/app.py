@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from ari_app.ari.reconcile import Reconciler
 from ari_app.brains import Brains, BuildBrains, build_brains
 from ari_app.call import Call, CallSettings, Dial, Observer
 from ari_app.config import Config
-from ari_app.dialog.farewell import Farewell
+from ari_app.dialog.announcer import Announcer
 from ari_app.errors import AriError, AriUnreachable, ConfigError
 from ari_app.guard import is_number, refusal
 from ari_app.health import Health
 from ari_app.ledger import Ledger
 from ari_app.logs import mask_number
-from ari_app.record.recorder import recording_directory
+from ari_app.record.files import seal_for
+from ari_app.record.recorder import Recorder, RecorderSettings, recording_directory
+from ari_app.record.retention import tidy_for_ever
 from ari_app.rtp.endpoint import bind, own_address
 from ari_app.rtp.sender import RtpSender
 
@@ -61,7 +64,7 @@ class App:
         self._tag = server_tag(self._app_name, config.ari_url)
         self._calls: dict[str, Call] = {}
         """By call id."""
-        self._farewells: dict[str, Farewell] = {}
+        self._announcers: dict[str, Announcer] = {}
         self._callers: dict[str, Call] = {}
         """Inbound calls by the caller's channel id, which Asterisk chose."""
         self._tasks: set[asyncio.Task[object]] = set()
@@ -70,6 +73,11 @@ class App:
         self._rtp_host = ""
         self._sender = RtpSender()
         self._brains: Brains
+        self._recorder_settings = RecorderSettings(
+            system_message=config.system_message,
+            seal=seal_for(config.recordings_key) if config.recordings_key else None,
+            min_free_bytes=config.recordings_min_free_mb * 1_000_000,
+        )
 
     # --- commands
 
@@ -116,7 +124,9 @@ class App:
                 self._config.caller_id,
                 self._config.ring_timeout,
             )
-            call = self._new_call(dial=dial, observers=(observer,))
+            call = self._new_call(
+                dial=dial, about={"direction": "outbound", "to": number}, observers=(observer,)
+            )
             task = self._start(call)
 
             async def obey() -> None:
@@ -148,6 +158,8 @@ class App:
             instance = stack.enter_context(
                 Instance(state_directory(), self._tag, config.ari_url, self._app_name)
             )
+            if self._is_server:
+                stack.push_async_callback(_end, asyncio.create_task(self._tidy(), name="tidy"))
             self._rtp_host = await own_address(config.rtp_host, config.ari_url)
             bind(self._rtp_host, config.rtp_ports).close()  # a wrong address is found now, not by a caller
             self._brains = await self._build(config, stack)
@@ -187,10 +199,14 @@ class App:
                     await asyncio.wait(self._tasks)
 
     async def _cancel_late(self, connection: asyncio.Task[None]) -> None:
-        late = [connection, *self._tasks]
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await _end(connection, *self._tasks)
+
+    async def _tidy(self) -> None:
+        await tidy_for_ever(
+            Path(self._config.recordings_dir),
+            max_age_s=self._config.recordings_keep_days * 86400,
+            max_bytes=self._config.recordings_max_mb * 1_000_000,
+        )
 
     async def _drain(self) -> None:
         """Take no new calls, let the present ones finish, then say goodbye to those who are still there."""
@@ -205,7 +221,7 @@ class App:
                 logger.error("a goodbye failed", exc_info=fault)
 
     async def _say_goodbye(self, call: Call) -> None:
-        await self._farewells[call.call_id].say_goodbye()
+        await self._announcers[call.call_id].say_goodbye()
         call.hang_up(STOPPING)
 
     def _health(self) -> Mapping[str, object]:
@@ -237,31 +253,33 @@ class App:
         *,
         caller_channel_id: str | None = None,
         dial: Dial | None = None,
+        about: Mapping[str, object],
         observers: Sequence[Observer] = (),
     ) -> Call:
+        """A call; `about` is what its recording begins with."""
         config = self._config
-        record = self._recording_directory if config.save_recordings else None
-        farewell = Farewell(self._brains.make(), self._brains.goodbye_pcm)
+        call_id = secrets.token_hex(CALL_LENGTH // 2)
+        about = {"call": call_id, "mode": config.mode, **about}
+        announcer = Announcer(self._brains.make(), opening=self._brains.consent, goodbye=self._brains.goodbye)
         call = Call(
-            secrets.token_hex(CALL_LENGTH // 2),
+            call_id,
             ari=self._client.rest,
             sender=self._sender,
-            brain=farewell,
+            brain=announcer,
             settings=CallSettings(
                 tag=self._tag,
                 rtp_host=self._rtp_host,
                 rtp_ports=config.rtp_ports,
                 max_call_s=config.max_call_seconds,
-                recording_directory=record,
-                system_message=config.system_message,
                 handover_keys=config.handover_keys,
             ),
             caller_channel_id=caller_channel_id,
             dial=dial,
+            open_recorder=partial(self._open_recorder, about) if config.save_recordings else None,
             observers=observers,
         )
         self._calls[call.call_id] = call
-        self._farewells[call.call_id] = farewell
+        self._announcers[call.call_id] = announcer
         self._own(asyncio.create_task(self._warm_engines(), name=f"warm-{call.call_id}"))
         if caller_channel_id is not None:
             self._callers[caller_channel_id] = call
@@ -272,7 +290,7 @@ class App:
         self._own(task)
 
         def forget(_: object) -> None:
-            del self._calls[call.call_id], self._farewells[call.call_id]
+            del self._calls[call.call_id], self._announcers[call.call_id]
             if self._callers.get(call.far_id) is call:
                 del self._callers[call.far_id]
 
@@ -288,9 +306,11 @@ class App:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s failed", task.get_name(), exc_info=error)
 
-    def _recording_directory(self, call_id: str) -> Path:
+    def _open_recorder(self, about: Mapping[str, object], started_at: float) -> Recorder:
         started = time.strftime("%Y%m%d-%H%M%S")
-        return recording_directory(Path(self._config.recordings_dir), self._command, started, call_id)
+        root = Path(self._config.recordings_dir)
+        directory = recording_directory(root, self._command, started, str(about["call"]))
+        return Recorder(directory, settings=self._recorder_settings, started_at=started_at, about=about)
 
     def _known_channels(self) -> set[str]:
         return {channel_id for call in self._calls.values() for channel_id in call.known_channels}
@@ -330,10 +350,17 @@ class App:
             )
             self._own(asyncio.create_task(self._try(self._client.rest.hand_back(channel.id, "busy"))))
         else:
-            call = self._new_call(caller_channel_id=channel.id)
-            number = channel.caller_number if self._config.debug else mask_number(channel.caller_number)
             # The dialplan says Stasis(ari_app,inbound,NUMBER CALLED), which is ours and no secret.
             called = event.args[1] if len(event.args) > 1 else "unknown"
+            about = {
+                "direction": "inbound",
+                "from": channel.caller_number,
+                "to": called,
+                "channel": channel.id,
+                "sip_call_id": channel.protocol_id,
+            }
+            call = self._new_call(caller_channel_id=channel.id, about=about)
+            number = channel.caller_number if self._config.debug else mask_number(channel.caller_number)
             logger.info(
                 "call %s from %s to %.64r, channel %s, SIP Call-ID %s",
                 *(call.call_id, number or "unknown", called, channel.id, channel.protocol_id),
@@ -352,3 +379,9 @@ class App:
             await request
         except AriError as error:
             logger.warning("%s", error)
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

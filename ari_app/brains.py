@@ -7,11 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from ari_app.audio.tones import two_tones
 from ari_app.audio.vad import make_vad
 from ari_app.backend import OfflineBackend
 from ari_app.config import Config, Stage
+from ari_app.dialog.announcer import Sentence
 from ari_app.dialog.echo import Echo
 from ari_app.dialog.known_speech import KnownSpeech, rendered
 from ari_app.dialog.manner import PipelineSettings
@@ -43,8 +45,12 @@ class Brains:
     make: Callable[[], Brain]
     warm: tuple[Callable[[], Awaitable[None]], ...] = ()
     """Open the connections that the next call will use."""
-    goodbye_pcm: bytes = b""
-    """What a caller hears who is still there when the application stops; 8 kHz."""
+    goodbye: Sentence = Sentence()
+    """What a caller hears who is still there when the application stops."""
+    consent: Sentence = Sentence()
+    """What callers hear first when they are recorded."""
+    render: Callable[[str], Awaitable[bytes]] | None = None
+    """Speaks a sentence, 8 kHz; raises EngineError. None: this mode has no voice of its own."""
 
 
 BuildBrains = Callable[[Config, AsyncExitStack], Awaitable[Brains]]
@@ -104,9 +110,24 @@ async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: Async
         apology_pcm=await _render(tts, config.apology),
         hold_pcm=await _render(tts, config.hold),
     )
-    goodbye_pcm = await _render(tts, config.goodbye)
+    goodbye, consent = await _announcements(config, tts)
     voice = KnownSpeech(tts, await _by_heart(tts, config.greeting))
-    return Brains(lambda: Pipeline(stt, chat, voice, settings), (stt.warm, chat.warm, tts.warm), goodbye_pcm)
+    return Brains(
+        lambda: Pipeline(stt, chat, voice, settings),
+        (stt.warm, chat.warm, tts.warm),
+        goodbye=goodbye,
+        consent=consent,
+        render=partial(rendered, tts),
+    )
+
+
+async def _announcements(config: Config, tts: TextToSpeech) -> tuple[Sentence, Sentence]:
+    """The last words, and the first ones of a call that is recorded."""
+    goodbye = Sentence(config.goodbye, await _render(tts, config.goodbye))
+    if not (config.save_recordings and config.consent):
+        return goodbye, Sentence()
+    pcm = await _render(tts, config.consent)
+    return goodbye, Sentence(config.consent, pcm)
 
 
 async def _by_heart(tts: TextToSpeech, text: str) -> dict[str, bytes]:
@@ -144,21 +165,24 @@ async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -
         RealtimeClient(stage.base_url, stage.api_key, realtime_settings(config, stage.model))
     )
     voice = RealtimeTextToSpeech(await _voice(config, stage, stack))
-    try:
-        manners = Manners(
-            greeting=config.greeting,
-            vad=config.vad,
-            vad_threshold_dbfs=config.vad_threshold_dbfs,
-            min_speech_ms=config.barge_in_after_ms,
-            protect_greeting=config.protect_greeting,
-            apology_pcm=await _render(voice, config.apology),
-            hold_pcm=await _render(voice, config.hold),
-        )
-        goodbye_pcm = await _render(voice, config.goodbye)
-    finally:
-        await voice.close()
+    stack.push_async_callback(voice.close)
+    manners = Manners(
+        greeting=config.greeting,
+        vad=config.vad,
+        vad_threshold_dbfs=config.vad_threshold_dbfs,
+        min_speech_ms=config.barge_in_after_ms,
+        protect_greeting=config.protect_greeting,
+        apology_pcm=await _render(voice, config.apology),
+        hold_pcm=await _render(voice, config.hold),
+    )
+    goodbye, consent = await _announcements(config, voice)
     prices = config.rt_prices
-    return Brains(lambda: RealtimeBrain(client, manners, prices), goodbye_pcm=goodbye_pcm)
+    return Brains(
+        lambda: RealtimeBrain(client, manners, prices),
+        goodbye=goodbye,
+        consent=consent,
+        render=partial(rendered, voice),
+    )
 
 
 def realtime_settings(config: Config, model: str) -> RealtimeSettings:

@@ -15,7 +15,6 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from ari_app import logs
 from ari_app.ari import events, facts
@@ -26,7 +25,7 @@ from ari_app.ari.rest import AriRest
 from ari_app.audio.codec import pcm16_to_slin, slin_to_pcm16
 from ari_app.dialog import ports
 from ari_app.errors import AriAppError
-from ari_app.record.recorder import Recorder
+from ari_app.record.recording import OpenRecorder, Recording
 from ari_app.rtp.endpoint import RtpEndpoint
 from ari_app.rtp.sender import RtpSender
 
@@ -75,9 +74,6 @@ class CallSettings:
     rtp_host: str = "127.0.0.1"
     rtp_ports: tuple[int, int] | None = None
     max_call_s: float = 3600
-    recording_directory: Callable[[str], Path] | None = None
-    """From call id to a new directory; None: nothing is recorded."""
-    system_message: str = ""
     handover_keys: str = ""
     """An inbound caller who presses one of them goes on in the dialplan."""
 
@@ -95,6 +91,7 @@ class Call:
         settings: CallSettings,
         caller_channel_id: str | None = None,
         dial: Dial | None = None,
+        open_recorder: OpenRecorder | None = None,
         observers: Sequence[Observer] = (),
     ) -> None:
         if (caller_channel_id is None) == (dial is None):
@@ -114,8 +111,7 @@ class Call:
         self._steps: dict[facts.Step, asyncio.Task[None]] = {}
         self._timers: list[asyncio.TimerHandle] = []
         self._endpoint: RtpEndpoint | None = None
-        self._recorder: Recorder | None = None
-        self._opening: asyncio.Task[Recorder] | None = None
+        self.recording = Recording(open_recorder)
         self._conversing = False
         self.known_channels: set[str] = set()
         """Channels of this call that exist for all we know."""
@@ -298,23 +294,9 @@ class Call:
 
     async def _start_conversation(self) -> None:
         assert self._endpoint is not None
-        if self._settings.recording_directory is not None:
-            try:
-                await self._open_recorder(self._settings.recording_directory)
-            except OSError as error:  # the caller matters more than the record
-                logger.error("this call is not recorded: %s", error)
+        await self.recording.open()
         await self._brain.start(self._endpoint.playout, self._on_fact)
         self._conversing = True
-
-    async def _open_recorder(self, make_directory: Callable[[str], Path]) -> None:
-        message, now = self._settings.system_message, asyncio.get_running_loop().time()
-        # A task of its own: the thread cannot be stopped with this step, and what it opens must be closed.
-        self._opening = asyncio.create_task(
-            asyncio.to_thread(
-                lambda: Recorder(make_directory(self.call_id), system_message=message, started_at=now)
-            )
-        )
-        self._recorder = await asyncio.shield(self._opening)
 
     async def _stop_conversation(self) -> None:
         self._conversing = False
@@ -326,20 +308,17 @@ class Call:
     # --- media and facts
 
     def _on_frame(self, frame: bytes, now: float) -> None:
-        if self._recorder is not None:
-            self._recorder.push_caller(frame)
+        self.recording.push_caller(frame, now)
         if self._conversing:
             self._brain.push_audio(frame, now)
 
     def _on_sent(self, frame: bytes, now: float) -> None:
-        if self._recorder is not None:
-            self._recorder.push_bot(frame)
+        self.recording.push_bot(frame, now)
         if self._conversing:
             self._brain.push_sent(frame)
 
     def _on_fact(self, fact: ports.Fact) -> None:
-        if self._recorder is not None:
-            self._recorder.push_fact(fact)
+        self.recording.push_fact(fact)
         if isinstance(fact, ports.EngineFailed):
             logger.warning("turn %d: %s failed: %s", fact.turn, fact.stage, fact.message)
         elif isinstance(fact, ports.GaveUp):
@@ -355,10 +334,7 @@ class Call:
     def _report_end(self, ending: Ending) -> None:
         counters = asdict(self._endpoint.counters) if self._endpoint is not None else {}
         logger.info("call ended: %s; rtp %s", ending, counters)
-        if self._recorder is not None:
-            self._recorder.note(
-                "ended", outcome=ending.outcome, by=ending.by, reason=str(ending), rtp=counters
-            )
+        self.recording.note("ended", outcome=ending.outcome, by=ending.by, reason=str(ending), rtp=counters)
         self._observe(Ended(ending))
 
     async def _release(self) -> None:
@@ -379,14 +355,7 @@ class Call:
             if self._flow.state is not State.ENDED:
                 await self._abandon()
         finally:
-            await self._close_recorder()
-
-    async def _close_recorder(self) -> None:
-        if self._opening is None:
-            return
-        (recorder,) = await asyncio.gather(self._opening, return_exceptions=True)
-        if isinstance(recorder, Recorder):
-            await asyncio.to_thread(recorder.close)
+            await self.recording.close()
 
     async def _abandon(self) -> None:
         """One quick try to take down what may exist in Asterisk; what resists is left to the next sweep."""

@@ -113,6 +113,11 @@ class Config:
     openai_rt_reasoning: str
     save_recordings: bool
     recordings_dir: str
+    recordings_keep_days: int
+    recordings_max_mb: int
+    recordings_min_free_mb: int
+    recordings_key: str
+    consent: str
     debug: bool
     log_format: Literal["auto", "text", "json"]
     health_port: int

@@ -387,6 +387,34 @@ SETTINGS: tuple[Setting, ...] = (
         "--save-recordings",
     ),
     Setting("RECORDINGS_DIR", "recordings", "Where they go", parsers.text, "--recordings-dir"),
+    Setting(
+        "RECORDINGS_KEEP_DAYS",
+        "30",
+        "`serve` deletes older recordings; 0: never",
+        parsers.number(0, 36500, "days"),
+    ),
+    Setting(
+        "RECORDINGS_MAX_MB",
+        "0",
+        "`serve` deletes the oldest recordings when all together are larger; 0: no bound",
+        parsers.number(0, 1_000_000_000, "MB"),
+    ),
+    Setting(
+        "RECORDINGS_MIN_FREE_MB",
+        "500",
+        "With less free on their disk nothing is recorded, and calls go on",
+        parsers.number(0, 1_000_000_000, "MB"),
+    ),
+    Setting(
+        "RECORDINGS_KEY",
+        "",
+        "age public key (age1…): recordings are sealed, and only the private key opens them (extra `sealed`)",
+    ),
+    Setting(
+        "CONSENT",
+        "",
+        "Sentence that callers hear first, whole, when calls are recorded; such as “This call is recorded.”",
+    ),
     Setting("DEBUG", "no", "Verbose log; shows numbers and words", parsers.switch, "--debug"),
     # Operation
     Setting(

@@ -61,6 +61,9 @@ class Sequential:
     def push_mark(self, mark: PlayoutMark, now: float) -> None:
         """What was heard does not matter."""
 
+    def note_said(self, text: str) -> None:
+        """It remembers nothing."""
+
     async def close(self) -> None:
         if self._answering:
             self._answering.cancel()

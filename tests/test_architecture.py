@@ -26,14 +26,14 @@ ALLOWED: dict[str, set[str]] = {
     "rtp": {"errors", "audio", "dialog.ports"},
     "dialog": {"errors", "audio"},
     "openai_api": {"errors", "audio", "dialog.ports", "dialog.history", "dialog.turns"},
-    "record": {"audio", "dialog.ports"},
+    "record": {"errors", "audio", "dialog.ports"},
     "offline": {"errors", "audio", "dialog.turns", "dialog.gate"},
     "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},
     "call": {"errors", "logs", "ari", "rtp", "audio", "dialog", "record"},
     "backend": {"errors"},
     "brains": {"errors", "settings", "models", "config", "audio", "dialog", "openai_api", "backend"},
     "app": {
-        *("errors", "logs", "config", "ari", "rtp", "record", "dialog.farewell", "call", "brains"),
+        *("errors", "logs", "config", "ari", "rtp", "record", "dialog.announcer", "call", "brains"),
         *("guard", "ledger", "health"),
     },
     "check": {
@@ -81,6 +81,7 @@ CORES = [
             "conversation",
         )
     ),
+    "record/cues.py",
     *(f"check/{name}.py" for name in ("findings", "loop")),
     "offline/answerer.py",
     "offline/language.py",

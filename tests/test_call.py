@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ari_app.ari.outcome import Ending, Outcome
 from ari_app.call import Call, CallSettings, Dial, Ended, Progress
 from ari_app.dialog import ports
 from ari_app.dialog.echo import Echo
+from ari_app.record.recorder import Recorder, RecorderSettings
 from ari_app.rtp.sender import RtpSender
 from tests.fakes.asterisk import FakeAsterisk, until
 from tests.fakes.call_bench import ScriptedBrain, frame, media_of, nothing_leaks
@@ -51,7 +52,14 @@ class Bench:
         for call in self.calls:
             call.push_event(event)
 
-    def make(self, brain: ports.Brain, *, dial: Dial | None = None, **settings: Any) -> Call:
+    def make(
+        self,
+        brain: ports.Brain,
+        *,
+        dial: Dial | None = None,
+        open_recorder: Callable[[float], Recorder] | None = None,
+        **settings: Any,
+    ) -> Call:
         call = Call(
             f"{len(self.calls):012x}",
             ari=self.client.rest,
@@ -60,6 +68,7 @@ class Bench:
             settings=CallSettings(tag=TAG, **settings),
             caller_channel_id=None if dial else CALLER,
             dial=dial,
+            open_recorder=open_recorder,
             observers=(self.seen.append,),
         )
         self.calls.append(call)
@@ -564,6 +573,12 @@ async def test_silence_of_the_caller_is_heard_as_silence(bench: Bench) -> None:
 # --- the record --------------------------------------------------------------------------------------
 
 
+def recorder_in(directory: Path) -> Callable[[float], Recorder]:
+    return lambda started_at: Recorder(
+        directory, settings=RecorderSettings(), started_at=started_at, about={"call": "1"}
+    )
+
+
 def stereo(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     with wave.open(str(path)) as sound:
         assert (sound.getnchannels(), sound.getframerate()) == (2, 8000)
@@ -572,7 +587,7 @@ def stereo(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 
 async def test_both_sides_are_recorded_aligned(bench: Bench, tmp_path: Path) -> None:
-    call, running = bench.call_in(Echo(), recording_directory=lambda call_id: tmp_path / call_id)
+    call, running = bench.call_in(Echo(), open_recorder=recorder_in(tmp_path / "call"))
     await bench.talking()
     media = media_of(bench.asterisk, call.media_id)
     begun_at = asyncio.get_running_loop().time()
@@ -582,12 +597,12 @@ async def test_both_sides_are_recorded_aligned(bench: Bench, tmp_path: Path) -> 
     lasted_s = asyncio.get_running_loop().time() - begun_at
     bench.asterisk.hang_up(CALLER)
     await ended(running)
-    caller, bot = stereo(tmp_path / call.call_id / "full_call.wav")
+    caller, bot = stereo(tmp_path / "call" / "full_call.wav")
     assert lasted_s - 0.5 < len(caller) / 8000 < lasted_s + 1
     onset_caller, onset_bot = int(np.argmax(caller == 5000)), int(np.argmax(bot == 5000))
     assert onset_caller > 0 and onset_bot > 0, "both sides speak"
     assert 0 <= (onset_bot - onset_caller) / 8000 < 0.25, "the echo follows at once"
-    log = [json.loads(line) for line in (tmp_path / call.call_id / "events.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (tmp_path / "call" / "events.jsonl").read_text().splitlines()]
     assert log[-1]["event"] == "ended"
     assert log[-1]["outcome"] == "answered"
 
@@ -597,7 +612,7 @@ async def test_a_directory_that_cannot_be_made_costs_only_the_record(
 ) -> None:
     (tmp_path / "file").touch()
     brain = ScriptedBrain()
-    call, running = bench.call_in(brain, recording_directory=lambda call_id: tmp_path / "file" / call_id)
+    call, running = bench.call_in(brain, open_recorder=recorder_in(tmp_path / "file" / "call"))
     await until(lambda: len(brain.frames) > 3)
     call.hang_up("enough")
     assert (await ended(running)).outcome is Outcome.ANSWERED
@@ -609,13 +624,13 @@ async def test_the_caller_hangs_up_while_the_record_is_opened(bench: Bench, tmp_
     """On a slow disk; the files and the thread that turn up late are closed all the same."""
     reached, go = threading.Event(), threading.Event()
 
-    def slowly(call_id: str) -> Path:
+    def slowly(started_at: float) -> Recorder:
         reached.set()
         go.wait(10)
-        return tmp_path / call_id
+        return recorder_in(tmp_path / "call")(started_at)
 
     brain = ScriptedBrain()
-    call, running = bench.call_in(brain, recording_directory=slowly)
+    call, running = bench.call_in(brain, open_recorder=slowly)
     await until(reached.is_set)
     bench.asterisk.hang_up(CALLER)
     await until(lambda: isinstance(bench.seen[-1], Ended))
@@ -673,7 +688,7 @@ async def test_a_brain_that_stumbles_over_every_frame(
 ) -> None:
     """Said once; the call goes on, and is recorded."""
     brain = ScriptedBrain(push_audio=RuntimeError("a fault of ours"))
-    call, running = bench.call_in(brain, recording_directory=lambda call_id: tmp_path / call_id)
+    call, running = bench.call_in(brain, open_recorder=recorder_in(tmp_path / "call"))
     await bench.talking()
     media = media_of(bench.asterisk, call.media_id)
     for _ in range(10):
@@ -683,7 +698,7 @@ async def test_a_brain_that_stumbles_over_every_frame(
     assert (await ended(running)).outcome is Outcome.ANSWERED
     assert len(brain.frames) > 1
     assert len(complaints(caplog)) == 1
-    caller, _ = stereo(tmp_path / call.call_id / "full_call.wav")
+    caller, _ = stereo(tmp_path / "call" / "full_call.wav")
     assert 5000 in caller
 
 
@@ -691,13 +706,13 @@ async def test_a_brain_that_fails_to_close(
     bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     brain = ScriptedBrain(close=RuntimeError("a fault of ours"))
-    call, running = bench.call_in(brain, recording_directory=lambda call_id: tmp_path / call_id)
+    call, running = bench.call_in(brain, open_recorder=recorder_in(tmp_path / "call"))
     await brain.reached.wait()
     bench.asterisk.hang_up(CALLER)
     assert (await ended(running)).outcome is Outcome.ANSWERED
     bench.asterisk.assert_clean()
     assert complaints(caplog)
-    assert '"ended"' in (tmp_path / call.call_id / "events.jsonl").read_text()
+    assert '"ended"' in (tmp_path / "call" / "events.jsonl").read_text()
 
 
 # --- cancelled ---------------------------------------------------------------------------------------
@@ -717,7 +732,7 @@ async def test_cancelled_during_set_up(bench: Bench, stage: str) -> None:
 
 async def test_cancelled_while_talking(bench: Bench, tmp_path: Path) -> None:
     brain = ScriptedBrain()
-    call, running = bench.call_in(brain, recording_directory=lambda call_id: tmp_path / call_id)
+    call, running = bench.call_in(brain, open_recorder=recorder_in(tmp_path / "call"))
     await until(lambda: len(brain.frames) > 0)
     media = media_of(bench.asterisk, call.media_id)
     running.cancel()

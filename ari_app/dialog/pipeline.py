@@ -149,6 +149,9 @@ class Pipeline:
             if timed := self._latest.take_timed():
                 self._report(timed)
 
+    def note_said(self, text: str) -> None:
+        self._history.add_assistant(text)
+
     async def close(self) -> None:
         self._deaf = True
         self._stopgap.cancel()
@@ -177,8 +180,8 @@ class Pipeline:
         self._doubt = None
         heard = self._heard
         self._playout.clear()
-        if heard and self._latest:
-            self._report(BargeIn(self._latest.number, event.at, event.onset_at))
+        if heard:
+            self._report(BargeIn(self._number, event.at, event.onset_at))
         self._conclude()
         if self._answering:
             self._answering.cancel()

@@ -300,6 +300,10 @@ class Brain(Protocol):
         """Something happened in playout."""
         ...
 
+    def note_said(self, text: str) -> None:
+        """Somebody else says this to the caller in the bot's name: to be remembered as its own words."""
+        ...
+
     async def close(self) -> None:
         """End all work at once; idempotent; afterwards no task or connection of this call is left."""
         ...

@@ -91,6 +91,10 @@ class RealtimeBrain:
         if self._conversation:
             self._conversation.push_mark(mark, now)
 
+    def note_said(self, text: str) -> None:
+        if self._conversation:
+            self._conversation.note_said(text)
+
     async def close(self) -> None:
         tasks = [task for task in (self._task, self._recycling, *self._closing) if task]
         for task in tasks:

@@ -135,6 +135,11 @@ class Caller:
         """Of the last complete turn; 0 before the first."""
         return self.latest.number if self.latest else 0
 
+    def reached(self, turn: int, stage: str, at: float) -> None:
+        """The answer to a turn came so far, if it is the latest."""
+        if self.latest and self.latest.number == turn:
+            self.latest.reached(stage, at)
+
     def hear(self, frame: bytes, now: float) -> TurnEvent | None:
         """Our own detector's view of one frame."""
         voiced = self.detector.push(frame, now)

@@ -125,6 +125,11 @@ class RealtimeConversation:
         spoken += [(who, None) for who in rest if who not in known]
         return as_items(self._history, spoken, self._settings)
 
+    def note_said(self, text: str) -> None:
+        self._history.add_assistant(text)
+        if self._line:
+            self._line.send(protocol.item_create(protocol.message("assistant", text)))
+
     def session_begun(self, line: Line, now: float) -> None:
         """A session is configured and knows the history; from now on it hears the caller."""
         self._line = line
@@ -285,7 +290,7 @@ class RealtimeConversation:
             self._log("speech", f"dropped a piece of speech: {error}")
             return
         if stage:
-            self._reached(response, stage, now)
+            self._caller.reached(response.turn, stage, now)
         if stage == "first_tts_byte_at":
             self._answered()
 
@@ -334,10 +339,9 @@ class RealtimeConversation:
             if response.push_mark(mark):
                 self._minutes.expect(response, now)
                 self._report(BotSpeechStarted(response.turn, now))
-                self._reached(response, "first_frame_at", now)
+                self._caller.reached(response.turn, "first_frame_at", now)
                 turn = self._caller.latest
-                timed = turn.take_timed() if turn and turn.number == response.turn else None
-                if timed:
+                if turn and turn.number == response.turn and (timed := turn.take_timed()):
                     self._report(timed)
             self._conclude(response)
 
@@ -370,21 +374,16 @@ class RealtimeConversation:
                 self._line.send(protocol.probe())
             elif now > self._probed_at + PROBE_S:
                 return True
-        if self._slot.busy and now > self._event_at + deadline_s:
-            return True
-        return min(self._patience.owed_s(now), now - self._begun_at) > deadline_s
+        silent = self._slot.busy and now > self._event_at + deadline_s
+        return silent or min(self._patience.owed_s(now), now - self._begun_at) > deadline_s
 
-    # --- helpers -------------------------------------------------------------------------------------
+    # --- helpers
 
     def _answered(self) -> None:
         """The answer is coming, or there is nothing to answer."""
         self._patience.settled()
         self._caller.unanswered.clear()
         self._cut_off = self._greeting_due = False
-
-    def _reached(self, response: SpokenResponse, stage: str, at: float) -> None:
-        if self._caller.latest and response.turn == self._caller.number:
-            self._caller.latest.reached(stage, at)
 
     def _conclude(self, response: SpokenResponse) -> None:
         """When nothing more of the response will be heard, its words go into the records."""

@@ -7,19 +7,25 @@ events are dropped, both counted and logged: the call never waits for the disk.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import queue
 import re
+import shutil
 import threading
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ari_app.audio.format import FRAME_MS, ms_to_bytes
-from ari_app.dialog.ports import BotSaid, CallerSaid, Fact
-from ari_app.record.wav import GrowingWav, StereoAligner, private_opener, write_wav
+from ari_app.audio.format import FRAME_MS, SILENT_FRAME, ms_to_bytes
+from ari_app.dialog.ports import BotSaid, BotSpeechStarted, CallerSaid, CallerSpeechStarted, Fact
+from ari_app.record.cues import HEADER, Cues
+from ari_app.record.files import SEALED_SUFFIX, Output, Seal, create
+from ari_app.record.wav import GrowingWav, StereoAligner, write_wav
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +33,10 @@ FLUSH_BYTES = 2 * ms_to_bytes(1000)
 """The full-call file grows by a second of stereo at a time: the most that a killed process loses."""
 MAX_JOBS = 240
 """About two minutes of a talkative call."""
+WITHHELD = "[not recorded]"
+"""Stands for what is said while the recording is paused."""
+LOCK_NAME = ".recording"
+"""Locked for as long as the call lasts, so that nobody tidies it away."""
 
 
 def recording_directory(root: Path, command: str, started: str, call_id: str) -> Path:
@@ -37,53 +47,122 @@ def recording_directory(root: Path, command: str, started: str, call_id: str) ->
     return root / f"{command}_{started}_{call_id}"
 
 
+@dataclass(frozen=True, slots=True)
+class RecorderSettings:
+    """What all recordings of the process share."""
+
+    system_message: str = ""
+    seal: Seal | None = None
+    """None: the files can be read by whoever gets at them."""
+    min_free_bytes: int = 0
+    """With less free on the disk nothing is recorded."""
+
+
 class Recorder:
     """Records one call into a directory of its own (mode 0700, files 0600).
 
     `push_*` and `note` never block. `close` waits for the writer, so call it off the event loop.
     """
 
-    def __init__(self, directory: Path, *, system_message: str, started_at: float) -> None:
-        """`started_at` is the loop time that the event log counts from."""
-        directory.mkdir(parents=True, mode=0o700)
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        settings: RecorderSettings,
+        started_at: float,
+        about: Mapping[str, object],
+    ) -> None:
+        """`started_at` is the loop time that the event log counts from; `about` is its first line.
+
+        Raises:
+            OSError: the disk does not take it, or is nearly full.
+        """
+        directory.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        self._min_free_bytes = settings.min_free_bytes
+        _require_space(directory.parent, settings.min_free_bytes)
+        directory.mkdir(mode=0o700)
         self.directory = directory
+        self._seal = settings.seal
         self._started_at = started_at
         self.dropped_jobs = 0
+        self.paused = False
+        self._withheld_ms = -1.0
+        """Until when nothing was recorded, because somebody paused it."""
+        self._speech_ms = self._bot_ms = 0.0
+        """When what the caller and the bot say began."""
         self._aligner = StereoAligner()
         self._stereo = bytearray()
         self._lost_bytes = 0
         self._frames = 0
+        self._cues = Cues(started_at)
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(MAX_JOBS)
-        self._full_call = GrowingWav(directory / "full_call.wav", channels=2)
-        self._events = _open_text(directory / "events.jsonl")
-        self._transcript = _open_text(directory / "full_transcript.txt")
-        self._write_block("SYSTEM", system_message)
+        self._lock_fd = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        self._full_call = GrowingWav(self._create("full_call.wav"), channels=2)
+        self._events = self._create("events.jsonl")
+        self._transcript = self._create("full_transcript.txt")
+        self._subtitles = self._create("full_call.vtt")
+        self._subtitles.append(HEADER.encode())
+        self._write_block("SYSTEM", settings.system_message)
+        self._write_event(
+            {"event": "call", "started": datetime.now(UTC).isoformat(timespec="milliseconds"), **about}
+        )
         self._thread = threading.Thread(target=self._work, name=f"recorder-{directory.name}", daemon=True)
         self._thread.start()
 
-    def push_caller(self, frame: bytes) -> None:
-        """One 20 ms frame heard from the caller."""
+    def push_caller(self, frame: bytes, at: float) -> None:
+        """One 20 ms frame heard from the caller, complete at `at`."""
         self._frames += 1
-        self._aligner.push_left(frame)
+        self._aligner.push_left(SILENT_FRAME if self.paused else frame, at)
         self._flush_audio()
 
-    def push_bot(self, frame: bytes) -> None:
+    def push_bot(self, frame: bytes, at: float) -> None:
         """One 20 ms frame as sent to the caller."""
-        self._aligner.push_right(frame)
+        self._aligner.push_right(SILENT_FRAME if self.paused else frame, at)
         self._flush_audio()
+
+    def pause(self, paused: bool) -> None:
+        """Keep nothing of what is heard and said from now on, or go on; for card numbers and the like."""
+        if self.paused != paused:
+            self.note("recording_paused" if paused else "recording_resumed")
+            self.paused = paused
+            self._withheld_ms = self._now_ms
 
     def push_fact(self, fact: Fact) -> None:
         """Record a fact the brain reported."""
+        match fact:
+            case CallerSpeechStarted(onset_at=onset_at):
+                self._speech_ms = (onset_at - self._started_at) * 1000
+            case BotSpeechStarted(at=at):
+                self._bot_ms = (at - self._started_at) * 1000
+            case CallerSaid() if self._is_withheld(self._speech_ms):
+                fact = replace(fact, text=WITHHELD, pcm=b"")
+            case BotSaid() if self._is_withheld(self._bot_ms):
+                fact = replace(fact, text=WITHHELD, heard=WITHHELD if fact.heard else "", pcm=b"")
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(fact).__name__).lower()
-        self.note(
-            name,
-            **{f.name: self._value(f.name, getattr(fact, f.name)) for f in fields(fact) if f.name != "pcm"},
-        )
+        values = {f.name: self._value(f.name, getattr(fact, f.name)) for f in fields(fact) if f.name != "pcm"}
+        if "words" in values and self._is_withheld(self._speech_ms):
+            values["words"] = WITHHELD
+        self.note(name, **values)
         if isinstance(fact, CallerSaid):
-            self._submit(lambda: self._write_turn("user", "segment", fact.turn, fact.text, fact.pcm))
+            self._submit_turn("user", "segment", fact, fact.text)
         elif isinstance(fact, BotSaid):
             said = f"{fact.heard} [interrupted]".strip() if fact.interrupted else fact.text
-            self._submit(lambda: self._write_turn("assistant", "response", fact.turn, said, fact.pcm))
+            self._submit_turn("assistant", "response", fact, said)
+        else:
+            self._cues.push(fact, self._now_ms, "")
+
+    def _submit_turn(self, role: str, sound: str, fact: CallerSaid | BotSaid, said: str) -> None:
+        cue = self._cues.push(fact, self._now_ms, said)
+        turn, pcm = fact.turn, fact.pcm
+        self._submit(lambda: self._write_turn(role, sound, turn, said, pcm, cue))
+
+    def _is_withheld(self, began_ms: float) -> bool:
+        return self.paused or began_ms < self._withheld_ms
+
+    @property
+    def _now_ms(self) -> float:
+        return self._frames * FRAME_MS
 
     def _value(self, name: str, value: Any) -> Any:
         is_time = name == "at" or name.endswith("_at")
@@ -91,7 +170,7 @@ class Recorder:
 
     def note(self, event: str, **values: Any) -> None:
         """Add one line to the event log, stamped with the call's own audio clock."""
-        line = json.dumps({"audio_ms": self._frames * FRAME_MS, "event": event, **values}, ensure_ascii=False)
+        line = {"audio_ms": self._now_ms, "event": event, **values}
         self._submit(lambda: self._write_event(line))
 
     def close(self) -> None:
@@ -121,7 +200,12 @@ class Recorder:
 
     def _audio_job(self) -> Callable[[], None]:
         lost_bytes, pcm = self._lost_bytes, bytes(self._stereo)
-        return lambda: self._full_call.write(bytes(lost_bytes) + pcm)
+
+        def write() -> None:
+            _require_space(self.directory, self._min_free_bytes)
+            self._full_call.write(bytes(lost_bytes) + pcm)
+
+        return write
 
     def _submit(self, job: Callable[[], None]) -> bool:
         try:
@@ -143,36 +227,46 @@ class Recorder:
             except OSError as error:  # disk full or gone: the call goes on without its recording
                 failed = True
                 logger.error("recording %s stopped: %s", self.directory, error)
-        for file in (self._full_call, self._events, self._transcript):
+        for file in (self._full_call, self._events, self._transcript, self._subtitles):
             try:
                 file.close()
             except OSError as error:
                 logger.error("recording %s: %s", self.directory, error)
+        os.close(self._lock_fd)
 
-    def _write_event(self, line: str) -> None:
-        self._events.write(line + "\n")
-        self._events.flush()
+    def _create(self, name: str) -> Output:
+        return create(self.directory / name, self._seal)
+
+    def _write_event(self, line: Mapping[str, Any]) -> None:
+        self._events.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
 
     def _write_block(self, speaker: str, text: str) -> None:
-        self._transcript.write(f"{speaker}: {text}\n\n")
-        self._transcript.flush()
+        self._transcript.append(f"{speaker}: {text}\n\n".encode())
 
-    def _write_turn(self, role: str, sound: str, turn: int, text: str, pcm: bytes) -> None:
+    def _write_turn(self, role: str, sound: str, turn: int, text: str, pcm: bytes, cue: str) -> None:
         self._write_block(role.upper(), text)
-        with _open_text(_unused(self.directory / f"transcript_{turn:03d}_{role}.txt")) as file:
-            file.write(text + "\n")
+        self._subtitles.append(cue.encode())
+        file = self._create(self._unused(f"transcript_{turn:03d}_{role}", ".txt"))
+        try:
+            file.append(f"{text}\n".encode())
+        finally:
+            file.close()
         if pcm:
-            write_wav(_unused(self.directory / f"{sound}_{turn:03d}.wav"), pcm)
+            write_wav(self._create(self._unused(f"{sound}_{turn:03d}", ".wav")), pcm)
+
+    def _unused(self, stem: str, suffix: str) -> str:
+        """A name with a number when one turn has several responses (an answer and then an apology)."""
+        name, count = f"{stem}{suffix}", 1
+        while any((self.directory / (name + end)).exists() for end in ("", SEALED_SUFFIX)):
+            count += 1
+            name = f"{stem}_{count}{suffix}"
+        return name
 
 
-def _open_text(path: Path) -> IO[str]:
-    return open(path, "x", encoding="utf-8", opener=private_opener)
-
-
-def _unused(path: Path) -> Path:
-    """`path`, or `path` with a number when one turn has several responses (an answer and then an apology)."""
-    candidate, count = path, 1
-    while candidate.exists():
-        count += 1
-        candidate = path.with_stem(f"{path.stem}_{count}")
-    return candidate
+def _require_space(directory: Path, min_free_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(directory).free
+    if free_bytes < min_free_bytes:
+        raise OSError(
+            f"only {free_bytes // 1_000_000} MB are free on the disk of {directory}, "
+            f"and RECORDINGS_MIN_FREE_MB keeps {min_free_bytes // 1_000_000}"
+        )

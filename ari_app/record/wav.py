@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import wave
-from pathlib import Path
+import struct
 
 import numpy as np
 
-from ari_app.audio.format import SAMPLE_BYTES, TELEPHONE_RATE_HZ, ms_to_bytes
+from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, TELEPHONE_RATE_HZ, ms_to_bytes
+from ari_app.record.files import Output
 
 MAX_SKEW_BYTES = ms_to_bytes(1000)
 """When one direction falls this far behind (it stopped), it is filled with silence and the other goes on."""
-
-
-def private_opener(path: str, flags: int) -> int:
-    """For `open(..., opener=private_opener)`: callers' words are nobody else's business."""
-    return os.open(path, flags, 0o600)
+UNKNOWN_BYTES = 0xFFFFFFFF
+"""The length in the header of a WAV file that is still growing; players read to its end."""
+HEADER_BYTES = 44
 
 
 class StereoAligner:
-    """Joins caller (left) and bot (right) PCM16 streams, both continuous from the same instant. Core."""
+    """Joins caller (left) and bot (right) PCM16 streams, each continuous from its first frame on. Core."""
 
     def __init__(self) -> None:
         self._left = bytearray()
         self._right = bytearray()
+        self._began_at: float | None = None
+        self._has_left = self._has_right = False
 
-    def push_left(self, pcm: bytes) -> None:
-        self._left += pcm
+    def push_left(self, frame: bytes, at: float) -> None:
+        """One frame of the caller, complete at `at` (s); time before the first one is silence."""
+        if not self._has_left:
+            self._has_left = True
+            self._left += self._silence_until(at)
+        self._left += frame
 
-    def push_right(self, pcm: bytes) -> None:
-        self._right += pcm
+    def push_right(self, frame: bytes, at: float) -> None:
+        """One frame of the bot, sent at `at` (s)."""
+        if not self._has_right:
+            self._has_right = True
+            self._right += self._silence_until(at)
+        self._right += frame
+
+    def _silence_until(self, at: float) -> bytes:
+        if self._began_at is None:
+            self._began_at = at
+        return bytes(max(round((at - self._began_at) * 1000 / FRAME_MS), 0) * FRAME_BYTES)
 
     def take(self, *, final: bool = False) -> bytes:
         """Interleaved stereo PCM16 of all that is complete; with `final` the shorter side is padded."""
@@ -48,28 +60,40 @@ class StereoAligner:
 
 
 class GrowingWav:
-    """A WAV file whose header is true after each `write`, so that a killed process leaves a playable file."""
+    """A PCM16 WAV file whose header is true after each `write`, so that a killed process leaves a playable file."""
 
-    def __init__(self, path: Path, *, channels: int, rate_hz: int = TELEPHONE_RATE_HZ) -> None:
-        self._file = open(path, "xb", opener=private_opener)
-        self._wave = wave.open(self._file, "wb")
-        self._wave.setnchannels(channels)
-        self._wave.setsampwidth(SAMPLE_BYTES)
-        self._wave.setframerate(rate_hz)
+    def __init__(self, output: Output, *, channels: int, rate_hz: int = TELEPHONE_RATE_HZ) -> None:
+        self._output = output
+        self._channels = channels
+        self._rate_hz = rate_hz
+        self._length_bytes = 0
+        output.append(header(UNKNOWN_BYTES - HEADER_BYTES, channels, rate_hz))
 
     def write(self, pcm: bytes) -> None:
-        self._wave.writeframes(pcm)  # patches the header, unlike writeframesraw
-        self._file.flush()
+        """Append interleaved samples."""
+        self._output.append(pcm)
+        self._length_bytes += len(pcm)
+        self._output.patch(0, header(self._length_bytes, self._channels, self._rate_hz))
 
     def close(self) -> None:
-        self._wave.close()
-        self._file.close()
+        self._output.patch(0, header(self._length_bytes, self._channels, self._rate_hz))
+        self._output.close()
 
 
-def write_wav(path: Path, pcm: bytes, *, rate_hz: int = TELEPHONE_RATE_HZ) -> None:
-    """Write mono PCM16 as one WAV file."""
-    sound = GrowingWav(path, channels=1, rate_hz=rate_hz)
+def header(data_bytes: int, channels: int, rate_hz: int) -> bytes:
+    """The header of a PCM16 WAV file (RIFF WAVE, format 1) with `data_bytes` of samples."""
+    block_bytes = channels * SAMPLE_BYTES
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        *(b"RIFF", data_bytes + HEADER_BYTES - 8, b"WAVE"),
+        *(b"fmt ", 16, 1, channels, rate_hz, rate_hz * block_bytes, block_bytes, 8 * SAMPLE_BYTES),
+        *(b"data", data_bytes),
+    )
+
+
+def write_wav(output: Output, pcm: bytes, *, rate_hz: int = TELEPHONE_RATE_HZ) -> None:
+    """Write mono PCM16 as one WAV file, and close it."""
     try:
-        sound.write(pcm)
+        output.append(header(len(pcm), 1, rate_hz) + pcm)
     finally:
-        sound.close()
+        output.close()

@@ -196,9 +196,8 @@ class RtpEndpoint(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         if self._receive is not None:
-            now = asyncio.get_running_loop().time()
-            self._receive.push(data, addr[:2], now)
-            self._deliver(now)
+            self._receive.push(data, addr[:2], asyncio.get_running_loop().time())
+            self.tell()
 
     def error_received(self, exc: Exception) -> None:
         """ICMP errors, such as Asterisk's port being closed already; the call's end comes through ARI."""
@@ -222,7 +221,10 @@ class RtpEndpoint(asyncio.DatagramProtocol):
             self._departed.append(_Departure(now, frames, self._pacer.take_marks()))
 
     def tell(self) -> None:
-        """Tell the listeners what left since the last time, and what the passing of time sets free. On the loop."""
+        """Tell the listeners what left since the last time, and what came or is due. On the loop.
+
+        What left comes first: an echo is known by what was sent, also when the loop is late.
+        """
         while self._departed:
             departure = self._departed.popleft()
             for frame in departure.frames:

@@ -34,6 +34,7 @@ class ScriptedBrain:
         self.marks: list[PlayoutMark] = []
         self.playout: Playout
         self.report: Callable[[Fact], None]
+        self.said: list[str] = []
 
     def prepare(self) -> None:
         self.prepared = True
@@ -55,6 +56,9 @@ class ScriptedBrain:
 
     def push_mark(self, mark: PlayoutMark, now: float) -> None:
         self.marks.append(mark)
+
+    def note_said(self, text: str) -> None:
+        self.said.append(text)
 
     async def close(self) -> None:
         self.is_open = False

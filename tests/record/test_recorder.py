@@ -6,26 +6,44 @@ import stat
 import threading
 import wave
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ari_app.dialog.ports import BotSaid, BotSpeechStarted, CallerSaid
-from ari_app.record.recorder import MAX_JOBS, Recorder, recording_directory
+from ari_app.dialog.ports import BotSaid, BotSpeechStarted, CallerSaid, CallerSpeechStarted
+from ari_app.record.recorder import MAX_JOBS, Recorder, RecorderSettings, recording_directory
 
 LOUD = np.full(160, 1000, "<i2").tobytes()
 QUIET = bytes(320)
 
 
-def record(tmp_path: Path) -> Recorder:
-    return Recorder(tmp_path / "call", system_message="Be brief.", started_at=100.0)
+def record(tmp_path: Path, **settings: Any) -> Recorder:
+    return Recorder(
+        tmp_path / "call",
+        settings=RecorderSettings(system_message="Be brief.", **settings),
+        started_at=100.0,
+        about={"call": "ab12", "from": "../../x"},
+    )
+
+
+def both(recorder: Recorder, frames: int, caller: bytes = LOUD, bot: bytes = LOUD) -> None:
+    """Let time pass."""
+    for _ in range(frames):
+        recorder.push_caller(caller, 100.0)
+        recorder.push_bot(bot, 100.0)
+
+
+def events_of(recorder: Recorder) -> list[dict[str, Any]]:
+    return [
+        json.loads(line) for line in (recorder.directory / "events.jsonl").read_text("utf-8").splitlines()
+    ]
 
 
 def test_a_call_leaves_the_documented_files(tmp_path: Path) -> None:
     recorder = record(tmp_path)
-    for _ in range(75):
-        recorder.push_caller(LOUD)
-        recorder.push_bot(QUIET)
+    both(recorder, 75, LOUD, QUIET)
     recorder.push_fact(BotSpeechStarted(turn=0, at=101.5))
     recorder.push_fact(BotSaid(0, "Hello.", "Hello.", False, QUIET))
     recorder.push_fact(CallerSaid(1, "¿Qué tal?", "es", LOUD))
@@ -35,6 +53,8 @@ def test_a_call_leaves_the_documented_files(tmp_path: Path) -> None:
     recorder.close()
     names = {path.name for path in recorder.directory.iterdir()}
     assert names == {
+        ".recording",
+        "full_call.vtt",
         "full_call.wav",
         "full_transcript.txt",
         "events.jsonl",
@@ -55,9 +75,8 @@ def test_a_call_leaves_the_documented_files(tmp_path: Path) -> None:
         "ASSISTANT: Very [interrupted]",
         "",
     ]
-    events = [
-        json.loads(line) for line in (recorder.directory / "events.jsonl").read_text("utf-8").splitlines()
-    ]
+    first, *events = events_of(recorder)
+    assert first["event"] == "call" and first["from"] == "../../x" and first["started"].endswith("+00:00")
     assert [event["event"] for event in events] == [
         "bot_speech_started",
         "bot_said",
@@ -90,13 +109,9 @@ def test_a_stuck_disk_costs_pieces_but_never_alignment_or_the_call(
     stuck = threading.Event()
     recorder._submit(lambda: None if stuck.wait(30) else None)
     seconds = MAX_JOBS + 20
-    for _ in range(seconds * 50):
-        recorder.push_caller(LOUD)
-        recorder.push_bot(LOUD)
+    both(recorder, seconds * 50)
     stuck.set()
-    for _ in range(50):
-        recorder.push_caller(LOUD)
-        recorder.push_bot(LOUD)
+    both(recorder, 50)
     with caplog.at_level(logging.WARNING):
         recorder.close()
     assert recorder.dropped_jobs > 0 and "too slow" in caplog.text
@@ -118,6 +133,77 @@ def test_a_full_disk_ends_the_recording_not_the_call(
         recorder.close()
     assert "No space left" in caplog.text
     assert not (recorder.directory / "segment_001.wav").exists()
+
+
+def test_subtitles_tell_who_said_what_when(tmp_path: Path) -> None:
+    recorder = record(tmp_path)
+    recorder.push_fact(BotSpeechStarted(turn=0, at=100.1))
+    both(recorder, 50)
+    recorder.push_fact(BotSaid(0, "Hello & <welcome>.\n\nHow are you?", "", False, QUIET))
+    recorder.push_fact(CallerSpeechStarted(at=101.64, onset_at=101.5))
+    both(recorder, 100)
+    recorder.push_fact(CallerSaid(1, "Fine.", "en", LOUD * 25))
+    recorder.push_fact(BotSaid(1, "Good to hear.", "Good", True, QUIET))
+    recorder.close()
+    assert (recorder.directory / "full_call.vtt").read_text() == (
+        "WEBVTT\n\n"
+        "00:00:00.100 --> 00:00:01.000\n<v Bot>Hello &amp; &lt;welcome&gt;. How are you?\n\n"
+        "00:00:01.500 --> 00:00:02.000\n<v Caller>Fine.\n\n"
+        "00:00:03.000 --> 00:00:03.001\n<v Bot>Good [interrupted]\n\n"
+    )
+
+
+def test_nothing_of_a_pause_is_kept(tmp_path: Path) -> None:
+    """A card number is neither heard nor read, though its sentence began before the pause or ended after it."""
+    recorder = record(tmp_path)
+    both(recorder, 50)
+    recorder.push_fact(CallerSpeechStarted(at=100.9, onset_at=100.8))
+    recorder.pause(True)
+    both(recorder, 50)
+    recorder.push_fact(CallerSaid(1, "four one one one", "en", LOUD))
+    recorder.push_fact(BotSpeechStarted(1, 101.5))
+    recorder.push_fact(CallerSpeechStarted(at=101.9, onset_at=101.8))
+    recorder.pause(False)
+    both(recorder, 50)
+    recorder.push_fact(BotSaid(1, "I heard 4111.", "I heard 4111.", False, LOUD))
+    recorder.push_fact(CallerSaid(2, "one two three", "en", LOUD))
+    recorder.push_fact(CallerSpeechStarted(at=102.9, onset_at=102.8))
+    recorder.push_fact(CallerSaid(3, "thank you", "en", LOUD))
+    recorder.close()
+    kept = "".join(
+        path.read_text() for path in recorder.directory.iterdir() if path.suffix in (".txt", ".vtt", ".jsonl")
+    )
+    assert not any(secret in kept for secret in ("four", "4111", "one two"))
+    assert "thank you" in kept and kept.count("[not recorded]") > 3
+    assert [path.name for path in recorder.directory.glob("segment*")] == ["segment_003.wav"]
+    assert not list(recorder.directory.glob("response*"))
+    with wave.open(str(recorder.directory / "full_call.wav")) as full:
+        stereo = np.frombuffer(full.readframes(24000), "<i2").reshape(3, 8000, 2)
+    assert [int(second.max()) for second in stereo] == [1000, 0, 1000]
+    assert [event["event"] for event in events_of(recorder) if "recording" in event["event"]] == [
+        "recording_paused",
+        "recording_resumed",
+    ]
+
+
+def test_a_nearly_full_disk_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(OSError, match="RECORDINGS_MIN_FREE_MB"):
+        record(tmp_path, min_free_bytes=10**18)
+    assert not (tmp_path / "call").exists()
+
+
+def test_a_disk_that_fills_up_ends_the_recording(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = record(tmp_path, min_free_bytes=1000)
+    both(recorder, 50)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=999))
+    both(recorder, 100)
+    with caplog.at_level(logging.ERROR):
+        recorder.close()
+    assert len(caplog.records) == 1 and "stopped" in caplog.text
+    with wave.open(str(recorder.directory / "full_call.wav")) as sound:
+        assert sound.getnframes() <= 8000
 
 
 def test_directory_names_take_nothing_odd() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ari_app.record.files import PlainFile
 from ari_app.record.wav import MAX_SKEW_BYTES, GrowingWav, StereoAligner, write_wav
 
 
@@ -15,27 +16,43 @@ def pcm(*samples: int) -> bytes:
     return np.array(samples, "<i2").tobytes()
 
 
+FRAME = 160
+
+
 def test_both_directions_are_interleaved_left_is_the_caller() -> None:
     aligner = StereoAligner()
-    aligner.push_left(pcm(1, 2, 3))
-    aligner.push_right(pcm(10, 20))
+    aligner.push_left(pcm(1, 2, 3), 5.0)
+    aligner.push_right(pcm(10, 20), 5.001)
     assert aligner.take() == pcm(1, 10, 2, 20)
-    aligner.push_right(pcm(30))
+    aligner.push_right(pcm(30), 5.02)
     assert aligner.take() == pcm(3, 30)
     assert aligner.take(final=True) == b""
 
 
 def test_a_direction_that_stopped_is_filled_with_silence_at_the_end() -> None:
     aligner = StereoAligner()
-    aligner.push_left(pcm(1, 2, 3))
-    aligner.push_right(pcm(10))
+    aligner.push_left(pcm(1, 2, 3), 5.0)
+    aligner.push_right(pcm(10), 5.0)
     assert aligner.take(final=True) == pcm(1, 10, 2, 0, 3, 0)
 
 
 def test_a_direction_that_stopped_holds_the_other_back_by_a_second_at_most() -> None:
     aligner = StereoAligner()
-    aligner.push_right(bytes(MAX_SKEW_BYTES + 640))
+    aligner.push_right(bytes(MAX_SKEW_BYTES + 640), 5.0)
     assert len(aligner.take()) == 2 * 640
+
+
+@given(st.integers(0, 40), st.floats(-0.009, 0.009), st.booleans())
+def test_the_direction_that_begins_later_has_its_place(late: int, jitter_s: float, left: bool) -> None:
+    aligner = StereoAligner()
+    early, later = (
+        (aligner.push_right, aligner.push_left) if left else (aligner.push_left, aligner.push_right)
+    )
+    early(pcm(*[1] * FRAME * (late + 1)), 5.0)
+    later(pcm(*[2] * FRAME), max(5.0 + 0.02 * late + jitter_s, 5.0))
+    stereo = np.frombuffer(aligner.take(final=True), "<i2").reshape(-1, 2)
+    assert len(stereo) == FRAME * (late + 1)
+    assert stereo[:, 0 if left else 1].tolist() == [0] * FRAME * late + [2] * FRAME
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 50)), max_size=60))
@@ -46,7 +63,7 @@ def test_alignment_never_depends_on_how_the_pieces_arrive(pieces: list[tuple[boo
     for left, length in pieces:
         samples = pcm(*range(counts[left] + 1, counts[left] + length + 1))
         counts[left] += length
-        (aligner.push_left if left else aligner.push_right)(samples)
+        (aligner.push_left if left else aligner.push_right)(samples, 5.0)
         out += aligner.take()
     out += aligner.take(final=True)
     stereo = np.frombuffer(bytes(out), "<i2").reshape(-1, 2)
@@ -58,7 +75,7 @@ def test_alignment_never_depends_on_how_the_pieces_arrive(pieces: list[tuple[boo
 
 def test_an_unclosed_file_is_already_playable_and_private(tmp_path: Path) -> None:
     path = tmp_path / "call.wav"
-    growing = GrowingWav(path, channels=2)
+    growing = GrowingWav(PlainFile(path), channels=2)
     growing.write(pcm(1, 2, 3, 4))
     growing.write(pcm(5, 6))
     with wave.open(str(path)) as reader:  # while the writer still holds it, as after a kill
@@ -69,6 +86,6 @@ def test_an_unclosed_file_is_already_playable_and_private(tmp_path: Path) -> Non
 
 
 def test_write_wav_states_its_rate(tmp_path: Path) -> None:
-    write_wav(tmp_path / "a.wav", pcm(7, 8), rate_hz=16000)
+    write_wav(PlainFile(tmp_path / "a.wav"), pcm(7, 8), rate_hz=16000)
     with wave.open(str(tmp_path / "a.wav")) as reader:
         assert (reader.getframerate(), reader.readframes(2)) == (16000, pcm(7, 8))
