@@ -24,9 +24,11 @@ from ari_app.ari.outcome import Ending
 from ari_app.ari.rest import AriRest
 from ari_app.audio.codec import pcm16_to_slin, slin_to_pcm16
 from ari_app.dialog import ports
-from ari_app.errors import AriAppError
+from ari_app.errors import AriAppError, AriError
+from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress
 from ari_app.record.recording import OpenRecorder, Recording
 from ari_app.rtp.endpoint import RtpEndpoint
+from ari_app.rtp.quality import LineQuality
 from ari_app.rtp.sender import RtpSender
 
 logger = logging.getLogger(__name__)
@@ -34,25 +36,11 @@ logger = logging.getLogger(__name__)
 SETUP_TIMEOUT_S = 10
 """Bridge, media and answer take some milliseconds; after this long the caller must not be kept waiting."""
 ABANDON_TIMEOUT_S = 2
+LINE_FIRST_S, LINE_EVERY_S = 3.0, 10.0
+"""When Asterisk is asked about the caller's line; RTCP reports come every 5 s."""
+TRANSFER_VARIABLE = "ARI_APP_TRANSFER"
 MAX_FACTS = 256
 """A call knows a few dozen facts in its life. When this many wait it is stuck, and is ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """The call reached a stage: dialing, ringing, answered, talking."""
-
-    stage: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The call is over and nothing of it is left."""
-
-    ending: Ending
-
-
-Observer = Callable[[Progress | Ended | ports.Fact], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +90,10 @@ class Call:
         self._brain = brain
         self._settings = settings
         self._dial = dial
-        self._observers = observers
+        self.is_inbound = dial is None
+        self.observers = observers
+        self.tap: Callable[[str, bytes], None] | None = None
+        """Is given each frame of `caller` and `bot`."""
         self.far_id = caller_channel_id or object_id(settings.tag, call_id, Kind.CALLEE)
         self.media_id = object_id(settings.tag, call_id, Kind.MEDIA)
         self.bridge_id = object_id(settings.tag, call_id, Kind.BRIDGE)
@@ -113,6 +104,9 @@ class Call:
         self._endpoint: RtpEndpoint | None = None
         self.recording = Recording(open_recorder)
         self._conversing = False
+        self._transfer_to = ""
+        self._line: LineQuality | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.known_channels: set[str] = set()
         """Channels of this call that exist for all we know."""
         self._task: asyncio.Task[object] | None = None
@@ -154,6 +148,11 @@ class Call:
     def hang_up(self, why: str) -> None:
         """End the call from our side."""
         self._push(facts.HangupWanted(why))
+
+    def transfer(self, extension: str) -> None:
+        """End an inbound call by giving the caller to the dialplan, with `extension` in ARI_APP_TRANSFER."""
+        self._transfer_to = extension
+        self._push(facts.HandBackWanted("transfer", "transferred"))
 
     # --- the flow
 
@@ -207,6 +206,7 @@ class Call:
             case State.TALKING:
                 limit_s = self._settings.max_call_s
                 self._set_timer(limit_s, facts.HangupWanted(f"the limit of {limit_s:g} s was reached"))
+                self._watching = asyncio.create_task(self._watch_line(), name=f"{self.call_id}-line")
                 self._observe(Progress("talking"))
 
     def _set_timer(self, delay_s: float, fact: facts.Fact) -> None:
@@ -252,6 +252,8 @@ class Call:
             case facts.HangUpFar(reason=reason):
                 await self._ari.hangup(self.far_id, reason)
             case facts.HandBack(result=result):
+                if self._transfer_to:
+                    await self._ari.set_variable(self.far_id, TRANSFER_VARIABLE, self._transfer_to)
                 await self._ari.hand_back(self.far_id, result)
             case facts.HangUpMedia():
                 await self._hang_up_media()
@@ -309,11 +311,15 @@ class Call:
 
     def _on_frame(self, frame: bytes, now: float) -> None:
         self.recording.push_caller(frame, now)
+        if self.tap is not None:
+            self.tap("caller", frame)
         if self._conversing:
             self._brain.push_audio(frame, now)
 
     def _on_sent(self, frame: bytes, now: float) -> None:
         self.recording.push_bot(frame, now)
+        if self.tap is not None:
+            self.tap("bot", frame)
         if self._conversing:
             self._brain.push_sent(frame)
 
@@ -325,17 +331,38 @@ class Call:
             self._push(facts.HandBackWanted("failed", fact.reason))
         self._observe(fact)
 
-    def _observe(self, what: Progress | Ended | ports.Fact) -> None:
-        for observer in self._observers:
+    def _observe(self, what: Happening) -> None:
+        for observer in self.observers:
             observer(what)
+
+    async def _watch_line(self) -> None:
+        """Ask Asterisk how the line is, now and then."""
+        delay_s = LINE_FIRST_S
+        while True:
+            await asyncio.sleep(delay_s)
+            delay_s = LINE_EVERY_S
+            with contextlib.suppress(AriError):  # it hung up, or its technology has no RTP
+                self._line = await self._ari.line_quality(self.far_id)
+                self._observe(LineHeard(self._line))
 
     # --- the end
 
     def _report_end(self, ending: Ending) -> None:
         counters = asdict(self._endpoint.counters) if self._endpoint is not None else {}
-        logger.info("call ended: %s; rtp %s", ending, counters)
-        self.recording.note("ended", outcome=ending.outcome, by=ending.by, reason=str(ending), rtp=counters)
-        self._observe(Ended(ending))
+        line = self._line
+        heard = f"; line MOS {line.mos:.1f}, {line.lost_percent:.1f} % lost" if line else ""
+        logger.info("call ended: %s%s; rtp %s", ending, heard, counters)
+        if line is not None:
+            self._observe(LineHeard(line, final=True))
+        self.recording.note(
+            "ended",
+            outcome=ending.outcome,
+            by=ending.by,
+            reason=str(ending),
+            rtp=counters,
+            line={**asdict(line), "mos": round(line.mos, 2)} if line else None,
+        )
+        self._observe(Ended(ending, counters))
 
     async def _release(self) -> None:
         """Free everything, also when `run` was cancelled in the middle; first what waits for nobody."""
@@ -343,7 +370,7 @@ class Call:
             timer.cancel()
         if self._endpoint is not None:
             self._endpoint.close()
-        steps = list(self._steps.values())
+        steps = [*self._steps.values(), *filter(None, (self._watching,))]
         for task in steps:
             task.cancel()
         await asyncio.gather(*steps, return_exceptions=True)

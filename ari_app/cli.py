@@ -21,10 +21,10 @@ import uvloop
 from ari_app import __version__, logs, parsers
 from ari_app.ari.instances import state_directory
 from ari_app.ari.outcome import Outcome
-from ari_app.call import Progress
 from ari_app.config import Config, load, require_ari, require_keys, secret_paths, unknown_names
 from ari_app.dialog import ports
 from ari_app.errors import AriAppError, AriError, ConfigError, LimitReached
+from ari_app.happenings import Progress
 from ari_app.settings import SETTINGS
 
 EXIT_OK = 0

@@ -120,8 +120,9 @@ class Config:
     consent: str
     debug: bool
     log_format: Literal["auto", "text", "json"]
-    health_port: int
-    health_host: str
+    web_port: int
+    web_host: str
+    api_token: str
     drain_seconds: int
 
     @property

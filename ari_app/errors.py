@@ -3,6 +3,7 @@
     AriAppError
     ├── ConfigError           a setting is missing or wrong; names the setting and the remedy
     ├── LimitReached          one outbound call more than a limit allows; names the setting
+    ├── NoSuchCall            the call is over, or what was asked of it is not possible
     ├── SetupError            something the machine must have is not there (Asterisk, a package, a port)
     ├── AriError              Asterisk's REST interface or event websocket
     │   ├── AriUnreachable    nobody answers at the URL, or Asterisk is still starting
@@ -32,6 +33,10 @@ class ConfigError(AriAppError):
 
 class LimitReached(AriAppError):
     """An outbound call more than a limit allows; the text names the setting."""
+
+
+class NoSuchCall(AriAppError):
+    """The call is over, or what was asked of it is not possible; the text says which."""
 
 
 class SetupError(AriAppError):
@@ -85,7 +90,10 @@ class EngineError(AriAppError):
     Attributes:
         stage: ``"speech-to-text"``, ``"chat"`` or ``"text-to-speech"``.
         permanent: True when repeating the same request cannot help (bad key, unknown model, no quota).
+        kind: one word for what went wrong.
     """
+
+    kind = "failed"
 
     def __init__(self, stage: str, message: str, *, permanent: bool = False) -> None:
         self.stage = stage
@@ -97,9 +105,13 @@ class EngineError(AriAppError):
 class EngineUnreachable(EngineError):
     """The engine could not be reached, or the connection broke."""
 
+    kind = "unreachable"
+
 
 class EngineTimeout(EngineError):
     """The engine did not answer in time."""
+
+    kind = "timeout"
 
 
 class EngineRejected(EngineError):
@@ -108,6 +120,8 @@ class EngineRejected(EngineError):
     Attributes:
         status: the HTTP status, or ``None`` when there was none.
     """
+
+    kind = "rejected"
 
     def __init__(
         self, stage: str, message: str, *, permanent: bool = False, status: int | None = None

@@ -208,3 +208,10 @@ def parse_dotenv(path: Path, text: str) -> dict[str, str | None]:
         if binding.key is not None:
             values[binding.key] = binding.value
     return values
+
+
+def token(text: str) -> str:
+    """A secret that nobody guesses, of characters that fit into an HTTP header."""
+    if text and (len(text) < 16 or not re.fullmatch(r"[!-~]+", text)):
+        raise ValueError("must have 16 characters or more, without spaces")
+    return text

@@ -424,12 +424,20 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.one_of("auto", "text", "json"),
     ),
     Setting(
-        "HEALTH_PORT",
+        "WEB_PORT",
         "0",
-        "TCP port of `serve` for GET /live and /ready; 0: none",
+        "TCP port of `serve` for the console, the API, /metrics, /live and /ready; 0: none",
         parsers.number(0, 65535, "port"),
+        "--web-port",
     ),
-    Setting("HEALTH_HOST", "127.0.0.1", "Address it listens on", parsers.any_address),
+    Setting("WEB_HOST", "127.0.0.1", "Address it listens on", parsers.any_address, "--web-host"),
+    Setting(
+        "API_TOKEN",
+        "",
+        "Secret of console, API and /metrics; empty: made on the first start and kept in the file that the log names",
+        parsers.token,
+        secret=True,
+    ),
     Setting(
         "DRAIN_SECONDS",
         "30",

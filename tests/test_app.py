@@ -16,14 +16,13 @@ import aiohttp
 import pytest
 
 from ari_app import app as app_module
+from ari_app import calls, outbound
 from ari_app.app import App
 from ari_app.ari import instances
 from ari_app.ari.client import AriClient
 from ari_app.ari.ids import Kind, object_id, server_tag
 from ari_app.ari.outcome import Ending, Outcome
-from ari_app.call import Ended, Progress
 from ari_app.config import Config, load
-from ari_app.dialog import ports
 from ari_app.errors import (
     AriReplaced,
     AriUnauthorized,
@@ -34,8 +33,9 @@ from ari_app.errors import (
     MediaError,
     SetupError,
 )
+from ari_app.happenings import Ended, Happening, Progress
 from tests.fakes.asterisk import Channel, FakeAsterisk, until
-from tests.fakes.call_bench import frame, media_of, nothing_leaks
+from tests.fakes.call_bench import frame, free_port, media_of, nothing_leaks
 from tests.fakes.openai_server import error, fake_openai, speech
 
 KEY = "sk-test-0123456789abcdef"
@@ -302,7 +302,7 @@ async def test_a_server_cancelled_twice_waits_for_nobody(asterisk: FakeAsterisk)
 async def test_a_stop_does_not_wait_for_an_asterisk_that_hardly_answers(
     asterisk: FakeAsterisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_module, "END_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(calls, "END_TIMEOUT_S", 0.1)
     async with serving(asterisk) as served:
         await served.call("1700000000.1")
         asterisk.script("DELETE", "/channels/1700000000.1", delay_s=1.5)
@@ -354,12 +354,6 @@ async def test_a_caller_who_leaves_during_goodbye_keeps_nobody_waiting(asterisk:
 # --- health ------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
-
-
 async def test_health_from_the_start_to_the_end_of_a_stop(asterisk: FakeAsterisk) -> None:
     port = free_port()
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
@@ -368,7 +362,7 @@ async def test_health_from_the_start_to_the_end_of_a_stop(asterisk: FakeAsterisk
             async with http.get(path) as answer:
                 return answer.status, await answer.json()
 
-        async with serving(asterisk, HEALTH_PORT=str(port)) as served:
+        async with serving(asterisk, WEB_PORT=str(port)) as served:
             assert (await ask("/live"))[0] == 200
             status, state = await ask("/ready")
             assert status == 200 and state["ready"] is True and state["calls"] == 0
@@ -391,8 +385,8 @@ async def test_health_from_the_start_to_the_end_of_a_stop(asterisk: FakeAsterisk
 
 
 async def test_a_health_port_that_is_taken_is_named(asterisk: FakeAsterisk) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SetupError, match="HEALTH_PORT"):
-        await serve(asterisk, HEALTH_PORT=str(taken.getsockname()[1]))
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SetupError, match="WEB_PORT"):
+        await serve(asterisk, WEB_PORT=str(taken.getsockname()[1]))
 
 
 # --- it cannot start ---------------------------------------------------------------------------------
@@ -464,7 +458,7 @@ async def test_a_wrong_key_is_found_at_the_start(asterisk: FakeAsterisk) -> None
 
 
 async def test_dial_beside_a_server(asterisk: FakeAsterisk) -> None:
-    seen: list[Progress | Ended | ports.Fact] = []
+    seen: list[Happening] = []
     async with serving(asterisk) as served:
         await served.call("1700000000.1")
         app = App(config(asterisk, DIAL_ALLOW="*1*2#"), command="dial")
@@ -537,7 +531,7 @@ async def test_calls_at_the_same_time_are_counted_over_processes(
 async def test_a_call_ends_when_the_minutes_are_used_up(
     asterisk: FakeAsterisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_module, "BUDGET_CHECK_S", 0.05)
+    monkeypatch.setattr(outbound, "BUDGET_CHECK_S", 0.05)
     now = time.time()
     spent = {"call_id": "0" * 16, "started_at": now - 600, "limit_s": 1000.0, "ended_at": now - 600 + 59}
     folder = tmp_path / "state" / "ari_app" / "dialled"

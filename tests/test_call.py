@@ -21,9 +21,10 @@ from ari_app.ari import transport
 from ari_app.ari.client import AriClient
 from ari_app.ari.events import Event, StasisStart
 from ari_app.ari.outcome import Ending, Outcome
-from ari_app.call import Call, CallSettings, Dial, Ended, Progress
+from ari_app.call import Call, CallSettings, Dial
 from ari_app.dialog import ports
 from ari_app.dialog.echo import Echo
+from ari_app.happenings import Ended, Progress
 from ari_app.record.recorder import Recorder, RecorderSettings
 from ari_app.rtp.sender import RtpSender
 from tests.fakes.asterisk import FakeAsterisk, until

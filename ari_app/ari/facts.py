@@ -194,7 +194,7 @@ class HandBackWanted:
     """We end the call, and the dialplan goes on with the caller (a callee is hung up)."""
 
     result: str
-    """For ARI_APP_RESULT: completed, handover, failed, busy."""
+    """For ARI_APP_RESULT: completed, handover, transfer, failed, busy."""
     why: str
 
 

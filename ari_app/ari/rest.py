@@ -15,6 +15,7 @@ from ari_app.ari.events import Bridge, Channel, parse_bridge, parse_channel
 from ari_app.ari.faults import NO_ENDPOINT
 from ari_app.ari.transport import Transport
 from ari_app.errors import AriConflict, AriError, AriNotFound, AriUnreachable
+from ari_app.rtp.quality import LineQuality, parse_quality
 
 T = TypeVar("T")
 
@@ -208,6 +209,17 @@ class AriRest:
         """Set ARI_APP_RESULT and go on in the dialplan."""
         await self.set_variable(channel_id, RESULT_VARIABLE, result)
         await self.continue_in_dialplan(channel_id)
+
+    async def line_quality(self, channel_id: str) -> LineQuality:
+        """What RTCP says of a channel with RTP.
+
+        Raises:
+            AriError: it has none, or is gone.
+        """
+        attempted = f"ask for the line of channel {channel_id}"
+        return parse_quality(
+            _object(await self._call(attempted, "channels", "rtpstatistics", channelId=channel_id))
+        )
 
     async def set_variable(self, channel_id: str, name: str, value: str) -> None:
         """Set a channel variable or dialplan function."""

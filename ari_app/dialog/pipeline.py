@@ -299,6 +299,7 @@ class Pipeline:
             self._unheard, self._unfinished = "", False
             self._history.add_user(turn.words)
             self._report(CallerSaid(turn.number, turn.words, turn.language, turn.ended.pcm))
+            turn.ended = replace(turn.ended, pcm=b"")  # nobody needs it any more, and the turn lives on
         else:
             self._report(CallerNotUnderstood(turn.number, turn.rejected))
             self._not_understood(turn)
@@ -360,6 +361,7 @@ class Pipeline:
         said = response.outcome()
         self._unheard = response.text.removeprefix(said.heard if said else "")
         self._unfinished = said is not None and not response.complete
+        response.forget()
         if said:
             self._history.add_assistant(said.heard, interrupted=said.interrupted)
             self._report(said)
@@ -370,7 +372,7 @@ class Pipeline:
         """Tell the caller, and give up when trying again is no use; the last words are not interrupted."""
         self._failures += 1
         logger.warning("turn %d: %s", turn.number, error)
-        self._report(EngineFailed(turn.number, error.stage, error.message, error.permanent))
+        self._report(EngineFailed(turn.number, error.stage, error.message, error.permanent, error.kind))
         if not self._may_speak(turn):
             return  # the caller went on; the later turn will see for itself
         self._stopgap.play(turn.number, "apology", self._settings.apology_pcm)

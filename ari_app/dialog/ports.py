@@ -252,6 +252,8 @@ class EngineFailed:
     stage: str
     message: str
     permanent: bool
+    kind: str = "failed"
+    """As in `EngineError`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,11 @@ class Response:
         interrupted = heard_text != self.text or not self.complete
         return BotSaid(self.turn, self.text, heard_text, interrupted=interrupted, pcm=bytes(pcm))
 
+    def forget(self) -> None:
+        """It is over, and its outcome known: let go of the audio."""
+        for segment in self._segments:
+            segment.sent.clear()
+
     async def _noted(self, pieces: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
         try:
             async with aclosing(pieces):

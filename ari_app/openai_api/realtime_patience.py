@@ -81,7 +81,7 @@ class Patience:
         if self.giving_up:
             return
         self._failures += 1
-        self._report(EngineFailed(turn, error.stage, error.message, error.permanent))
+        self._report(EngineFailed(turn, error.stage, error.message, error.permanent, error.kind))
         self.settled()
         if final or error.permanent or self._failures >= self._manners.max_failures:
             self._giving_up = str(error)

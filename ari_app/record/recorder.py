@@ -16,7 +16,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 from ari_app.audio.format import FRAME_MS, SILENT_FRAME, ms_to_bytes
 from ari_app.dialog.ports import BotSaid, BotSpeechStarted, CallerSaid, CallerSpeechStarted, Fact
 from ari_app.record.cues import HEADER, Cues
+from ari_app.record.events import name_of, values_of
 from ari_app.record.files import SEALED_SUFFIX, Output, Seal, create
 from ari_app.record.wav import GrowingWav, StereoAligner, write_wav
 
@@ -139,11 +140,10 @@ class Recorder:
                 fact = replace(fact, text=WITHHELD, pcm=b"")
             case BotSaid() if self._is_withheld(self._bot_ms):
                 fact = replace(fact, text=WITHHELD, heard=WITHHELD if fact.heard else "", pcm=b"")
-        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(fact).__name__).lower()
-        values = {f.name: self._value(f.name, getattr(fact, f.name)) for f in fields(fact) if f.name != "pcm"}
+        values = values_of(fact, self._started_at)
         if "words" in values and self._is_withheld(self._speech_ms):
             values["words"] = WITHHELD
-        self.note(name, **values)
+        self.note(name_of(fact), **values)
         if isinstance(fact, CallerSaid):
             self._submit_turn("user", "segment", fact, fact.text)
         elif isinstance(fact, BotSaid):
@@ -163,10 +163,6 @@ class Recorder:
     @property
     def _now_ms(self) -> float:
         return self._frames * FRAME_MS
-
-    def _value(self, name: str, value: Any) -> Any:
-        is_time = name == "at" or name.endswith("_at")
-        return round(value - self._started_at, 3) if is_time and value is not None else value
 
     def note(self, event: str, **values: Any) -> None:
         """Add one line to the event log, stamped with the call's own audio clock."""

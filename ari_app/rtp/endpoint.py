@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from ari_app.audio.format import FRAME_BYTES, SAMPLE_BYTES, SILENT_FRAME
 from ari_app.dialog.ports import PlayoutMark
 from ari_app.errors import MediaError
+from ari_app.rtp.datagram import Send, sender_to
 from ari_app.rtp.pacer import Pacer
 from ari_app.rtp.packet import RtpPacket
 from ari_app.rtp.receive import MAX_FILL_FRAMES, PAYLOAD_TYPE_SLIN, ReceiveStream, RtpCounters
@@ -126,7 +127,8 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
         """Owns the socket."""
         self._receive: ReceiveStream | None = None
-        self._remote: tuple[str, int] | None = None
+        self._send: Send | None = None
+        """To Asterisk's address; None before it is known, and when the leg is closed."""
         self._sequence_number = secrets.randbelow(2**16)
         self._timestamp = secrets.randbelow(2**32)
         self._ssrc = secrets.randbelow(2**32)
@@ -164,18 +166,20 @@ class RtpEndpoint(asyncio.DatagramProtocol):
             return
         try:
             # In the form in which the socket names the sources of what it receives.
-            self._remote = (str(ipaddress.ip_address(host)), port)
+            remote = (str(ipaddress.ip_address(host)), port)
         except ValueError:
             raise MediaError(f"Asterisk's RTP address “{host}” is not an IP address") from None
         self._receive = ReceiveStream(self._decode, started_at=asyncio.get_running_loop().time())
-        self._receive.lock(self._remote)
+        self._receive.lock(remote)
+        assert self._socket is not None
+        self._send = sender_to(self._socket, *remote)
         self._sender.add(self)
 
     def close(self) -> None:
         """Free the socket; idempotent."""
         self._sender.remove(self)
         with self._lock:
-            self._remote = None
+            self._send = None
         self.tell()
         if self._transport is not None:
             self._transport.close()
@@ -207,13 +211,13 @@ class RtpEndpoint(asyncio.DatagramProtocol):
     def send_due(self, count: int, skipped: int, now: float) -> None:
         """Send the `count` frames that are due, then pass over the time of `skipped` ones. In the sender's thread."""
         with self._lock:
-            if self._remote is None:  # closed meanwhile
+            if self._send is None:  # closed meanwhile
                 return
             if self._fresh:
                 self._fresh, count, skipped = False, 1, 0
             frames = [self._pacer.next_frame() for _ in range(count)]
             for frame in frames:
-                self._send(frame, self._remote)
+                self._send_frame(frame)
             self._sent_late += min(count, count + skipped - 1)
             self._sent_skipped += skipped
             self._timestamp = uint32_add(self._timestamp, skipped * TIMESTAMP_STEP)
@@ -233,14 +237,14 @@ class RtpEndpoint(asyncio.DatagramProtocol):
                 self._call(self._on_mark, mark, departure.at)
         self._deliver(asyncio.get_running_loop().time())
 
-    def _send(self, frame: bytes, remote: tuple[str, int]) -> None:
-        assert self._socket is not None
+    def _send_frame(self, frame: bytes) -> None:
+        assert self._send is not None
         packet = RtpPacket(
             PAYLOAD_TYPE_SLIN, self._sequence_number, self._timestamp, self._ssrc, self._encode(frame)
         )
         try:
             # Not by the transport: what the kernel does not take now would wait in a queue without bound.
-            self._socket.sendto(packet.to_bytes(), remote)
+            self._send(packet.to_bytes())
         except OSError:
             self._unsent += 1
         else:

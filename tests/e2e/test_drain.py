@@ -96,7 +96,7 @@ async def test_a_stop_in_the_middle_of_a_conversation(
         "SYSTEM_MESSAGE": FACTS,
         "GOODBYE": GOODBYE,
         "DRAIN_SECONDS": "12",
-        "HEALTH_PORT": str(health.port),
+        "WEB_PORT": str(health.port),
     }
     before = await asterisk_footprint(asterisk)
     async with serve(**settings) as process, caller() as first, caller() as second:

@@ -92,6 +92,7 @@ OPERATIONS = (
     Operation(
         "channels", "getChannelVar", "GET", "/channels/{channelId}/variable", "Variable", needed=("variable",)
     ),
+    Operation("channels", "rtpstatistics", "GET", "/channels/{channelId}/rtp_statistics", "RTPstat"),
     Operation("channels", "sendDTMF", "POST", "/channels/{channelId}/dtmf", optional=("dtmf",)),
     Operation("bridges", "list", "GET", "/bridges", "List[Bridge]"),
     Operation("bridges", "create", "POST", "/bridges", "Bridge", optional=("type", "bridgeId", "name")),
@@ -567,6 +568,19 @@ class FakeAsterisk:
 
     def _channels_setChannelVar(self, place: dict[str, str], body: Any) -> None:
         self._channel(place, in_stasis=True).variables[place["variable"]] = place.get("value", "")
+
+    def _channels_rtpstatistics(self, place: dict[str, str], body: Any) -> Any:
+        self._channel(place, in_stasis=True)
+        return {
+            "txcount": 500,
+            "rxcount": 490,
+            "txploss": 5,
+            "rxploss": 10,
+            "txjitter": 0.002,
+            "rxjitter": 0.01,
+            "rtt": 0.06,
+            "channel_uniqueid": place["channelId"],
+        }
 
     def _channels_getChannelVar(self, place: dict[str, str], body: Any) -> Any:
         variables = self._channel(place, in_stasis=True).variables

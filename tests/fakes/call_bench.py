@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -140,3 +141,10 @@ async def nothing_leaks() -> AsyncIterator[None]:
         raise AssertionError(f"left over: {left()}") from None
     timers = _timers(asyncio.get_running_loop().time())
     assert not timers, timers
+
+
+def free_port() -> int:
+    """A TCP port that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port

@@ -1,0 +1,168 @@
+"""What Prometheus scrapes: calls, turns, engines, lines, and the process's own pulse. Shell.
+
+Nothing in a label comes from a caller: their number of values is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from ari_app import __version__
+from ari_app.call import Call
+from ari_app.dialog import ports
+from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+GAP_BUCKETS_S = (0.2, 0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0)
+STAGE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
+CALL_BUCKETS_S = (5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+LAG_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+MOS_BUCKETS = (1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.3, 4.4, 4.5)
+LAG_EVERY_S = 0.25
+
+STAGES = (
+    ("transcript", "speech_end_at", "transcript_at"),
+    ("first_token", "transcript_at", "first_token_at"),
+    ("first_sentence", "first_token_at", "first_sentence_at"),
+    ("first_speech", "first_sentence_at", "first_tts_byte_at"),
+    ("playout", "first_tts_byte_at", "first_frame_at"),
+)
+"""Each stage of a turn's waterfall: name, begin and end, as in `TurnTimed`."""
+
+
+class Metrics:
+    """A `Watcher` of all calls that counts."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+
+        def counter(name: str, what: str, labels: Iterable[str] = ()) -> Counter:
+            return Counter(f"ari_app_{name}", what, labels, registry=registry)
+
+        def histogram(
+            name: str, what: str, buckets: Iterable[float], labels: Iterable[str] = ()
+        ) -> Histogram:
+            return Histogram(f"ari_app_{name}", what, labels, buckets=tuple(buckets), registry=registry)
+
+        Gauge("ari_app_info", "Version of the application", ["version"], registry=registry).labels(
+            __version__
+        ).set(1)
+        self.calls_active = Gauge("ari_app_calls_active", "Calls that go on", registry=registry)
+        self.calls_limit = Gauge("ari_app_calls_limit", "MAX_CALLS", registry=registry)
+        self.registered = Gauge(
+            "ari_app_registered", "1 while Asterisk hands calls to the application", registry=registry
+        )
+        self._calls = counter("calls", "Calls that are over", ["direction", "outcome", "ended_by"])
+        self._refused = counter("calls_refused", "Callers that were not taken", ["reason"])
+        self._lasted = histogram("call_seconds", "From begin to end of a call", CALL_BUCKETS_S, ["direction"])
+        self._turns = counter("turns", "Turns of callers", ["result"])
+        self._gap = histogram("turn_gap_seconds", "Caller's last word to bot's first", GAP_BUCKETS_S)
+        self._stages = histogram("stage_seconds", "Stages of a turn", STAGE_BUCKETS_S, ["stage"])
+        self._barge_ins = counter("barge_ins", "Speech over the bot", ["result"])
+        self._speculated = counter("speculations", "Answers begun in a pause", ["result"])
+        self._speculative_requests = counter(
+            "speculative_requests", "Requests for answers begun in a pause", ["result"]
+        )
+        self._failed = counter("engine_failures", "Failed requests to engines", ["stage", "kind"])
+        self._tokens = counter("engine_tokens", "What engines counted", ["model", "kind"])
+        self._cost = counter("engine_cost_usd", "At list prices", ["model"])
+        self._rtp = counter(
+            "rtp_packets", "Between Asterisk and the application, of calls that are over", ["kind"]
+        )
+        self._mos = histogram(
+            "caller_mos", "Estimated for the caller's line; see ari_app/rtp/quality.py", MOS_BUCKETS
+        )
+        self._jitter = histogram("caller_jitter_seconds", "Of the caller's packets", STAGE_BUCKETS_S)
+        self._loss = histogram(
+            "caller_loss_ratio",
+            "Packets lost on the caller's line",
+            (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
+        )
+        self.ari_connections = counter("ari_connections", "Times Asterisk took the application")
+        self.swept = counter("swept", "Channels and bridges of dead calls taken down")
+        self._lag = histogram("loop_lag_seconds", "How late the event loop was", LAG_BUCKETS_S)
+
+    def exposition(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    async def measure_lag(self) -> None:
+        """Take the pulse of the event loop, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(LAG_EVERY_S)
+            self._lag.observe(max(loop.time() - before - LAG_EVERY_S, 0.0))
+
+    # --- Watcher
+
+    def begin(self, call: Call, about: Mapping[str, object]) -> Observer:
+        direction = str(about["direction"])
+        began_at = time.monotonic()
+
+        def observe(what: Happening) -> None:
+            if isinstance(what, Ended):
+                ending = what.ending
+                self._calls.labels(direction, str(ending.outcome), ending.by).inc()
+                self._lasted.labels(direction).observe(time.monotonic() - began_at)
+                for kind, count in what.rtp.items():
+                    self._rtp.labels(kind).inc(count)
+            elif isinstance(what, LineHeard):
+                if what.final:
+                    self._mos.observe(what.quality.mos)
+                    self._jitter.observe(what.quality.jitter_ms / 1000)
+                    self._loss.observe(what.quality.lost_percent / 100)
+            elif not isinstance(what, Progress):
+                self._count(what)
+
+        return observe
+
+    def refused(self, why: str) -> None:
+        self._refused.labels(why).inc()
+
+    def _count(self, fact: ports.Fact) -> None:
+        match fact:
+            case ports.CallerSaid():
+                self._turns.labels("understood").inc()
+            case ports.CallerNotUnderstood():
+                self._turns.labels("not_understood").inc()
+            case ports.BargeIn():
+                self._barge_ins.labels("confirmed").inc()
+            case ports.BargeInDismissed():
+                self._barge_ins.labels("resumed").inc()
+            case ports.Speculated(won=won, requests=requests):
+                result = "won" if won else "lost"
+                self._speculated.labels(result).inc()
+                self._speculative_requests.labels(result).inc(requests)
+            case ports.EngineFailed(stage=stage, kind=kind):
+                self._failed.labels(stage, kind).inc()
+            case ports.EngineUsed(model=model, tokens=tokens, cost_usd=cost_usd):
+                for name, count in tokens.items():
+                    self._tokens.labels(model, name).inc(count)
+                self._cost.labels(model).inc(cost_usd or 0.0)
+            case ports.TurnTimed():
+                self._time(fact)
+
+    def _time(self, timed: ports.TurnTimed) -> None:
+        if timed.first_frame_at is not None:
+            self._gap.observe(timed.first_frame_at - timed.speech_end_at)
+        for stage, begin, end in STAGES:
+            began_at, ended_at = getattr(timed, begin), getattr(timed, end)
+            if began_at is not None and ended_at is not None:
+                self._stages.labels(stage).observe(max(ended_at - began_at, 0.0))

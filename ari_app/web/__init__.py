@@ -1,0 +1,1 @@
+"""What an operator reaches over HTTP: health, metrics, the API, the console."""

@@ -1,0 +1,148 @@
+"""Who may come in: the bearer token, and the console's sessions. Shell.
+
+A program sends the token with each request (RFC 6750). A browser sends it once and gets a cookie that scripts can't
+read and that other sites' pages don't send; a request that changes something must also say that it is our page's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from ari_app.errors import SetupError
+
+COOKIE = "ari_app_session"
+SESSION_S = 12 * 3600
+MAX_SESSIONS = 100
+WRONG_TOKEN_S = 1.0
+"""Every wrong token costs so long, one after the other: nobody guesses 256 bits."""
+OPEN_PATHS = frozenset(("/live", "/ready", "/login", "/console.css", "/login.js", "/favicon.svg"))
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def token_of(configured: str, state_dir: Path) -> tuple[str, Path | None]:
+    """The token, and the file that holds it when it is not the configured one; made on first use.
+
+    Raises:
+        SetupError: the file can't be read or written.
+    """
+    if configured:
+        return configured, None
+    path = state_dir / "api_token"
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            token = path.read_text(encoding="utf-8").strip()
+        else:
+            token = secrets.token_urlsafe(32)
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(token + "\n")
+    except OSError as error:
+        raise SetupError(f"cannot keep the API token in {path}: {error.strerror}") from error
+    if len(token) < 16:
+        raise SetupError(f"{path} holds no token: delete it, and a new one is made.")
+    return token, path
+
+
+class Access:
+    """Lets in who knows the token.
+
+    Args:
+        token: the secret.
+    """
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+        self._sessions: dict[str, float] = {}
+        """Until when, by session."""
+        self._wrong = asyncio.Lock()
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Guards every path but the open ones, and sets the headers of all answers."""
+        if request.path in OPEN_PATHS or await self._is_welcome(request):
+            try:
+                response = await handler(request)
+            except web.HTTPException as refusal:  # no such path, or too long a body
+                response = web.json_response({"error": refusal.reason}, status=refusal.status)
+        elif "text/html" in request.headers.get("Accept", ""):
+            response = web.Response(status=303, headers={"Location": "/login"})
+        else:
+            response = web.json_response(
+                {"error": "a valid token is needed: Authorization: Bearer TOKEN"},
+                status=401,
+                headers={"WWW-Authenticate": 'Bearer realm="ari_app"'},
+            )
+        if not response.prepared:
+            response.headers.update({k: v for k, v in HEADERS.items() if k not in response.headers})
+        return response
+
+    async def _is_welcome(self, request: web.Request) -> bool:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return await self._is_token(given.strip())
+        session = request.cookies.get(COOKIE, "")
+        known = self._sessions.get(session, 0.0) > time.monotonic()
+        if request.method in ("GET", "HEAD"):
+            return known
+        return known and request.headers.get("X-Requested-With") == "console"
+
+    async def _is_token(self, given: str) -> bool:
+        if hmac.compare_digest(given.encode(), self._token):
+            return True
+        async with self._wrong:
+            await asyncio.sleep(WRONG_TOKEN_S)
+        return False
+
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        """POST /login with the token as JSON: begins a session."""
+        try:
+            body = await request.json()
+        except ValueError:
+            body = None
+        given = body.get("token") if isinstance(body, dict) else None
+        if not isinstance(given, str) or not await self._is_token(given):
+            return web.json_response({"error": "that is not the token"}, status=401)
+        now = time.monotonic()
+        self._sessions = {session: until for session, until in self._sessions.items() if until > now}
+        while len(self._sessions) >= MAX_SESSIONS:
+            del self._sessions[min(self._sessions, key=self._sessions.__getitem__)]
+        session = secrets.token_urlsafe(32)
+        self._sessions[session] = now + SESSION_S
+        response = web.json_response({"ok": True})
+        response.set_cookie(
+            COOKIE,
+            session,
+            max_age=SESSION_S,
+            httponly=True,
+            samesite="Strict",
+            secure=request.secure or request.headers.get("X-Forwarded-Proto") == "https",
+        )
+        return response
+
+    async def logout(self, request: web.Request) -> web.StreamResponse:
+        """POST /logout: ends the session."""
+        self._sessions.pop(request.cookies.get(COOKIE, ""), None)
+        response = web.json_response({"ok": True})
+        response.del_cookie(COOKIE)
+        return response

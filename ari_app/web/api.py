@@ -1,0 +1,224 @@
+"""The HTTP API: watch calls, place them, end them, speak in them. Described by `description.py`. Shell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from ari_app.desk import Desk
+from ari_app.errors import AriAppError, ConfigError, EngineError, LimitReached, NoSuchCall
+from ari_app.guard import is_number
+from ari_app.live import LiveCalls, TooManyWatchers
+from ari_app.record.archive import AUDIO, Archive, read_events
+from ari_app.web.description import description
+
+logger = logging.getLogger(__name__)
+
+MAX_TEXT = 1000
+"""Characters of a sentence to say."""
+MAX_LISTED = 200
+LEVELS_EVERY_S = 0.2
+QUIET_S = 15.0
+"""So often a stream without news shows that it lives."""
+
+STATUS: Mapping[type[AriAppError], int] = {
+    ConfigError: 422,
+    LimitReached: 429,
+    NoSuchCall: 404,
+    EngineError: 502,
+}
+
+
+class BadRequest(AriAppError):
+    """The request is not what the description says."""
+
+
+class Api:
+    """The handlers.
+
+    Args:
+        desk: what can be done.
+        live: what is seen of it.
+        recordings: RECORDINGS_DIR.
+    """
+
+    def __init__(self, desk: Desk, live: LiveCalls, recordings: Path) -> None:
+        self._desk = desk
+        self._live = live
+        self._archive = Archive(recordings)
+
+    def routes(self) -> list[web.RouteDef]:
+        """All of /api."""
+        guarded = self._guarded
+        return [
+            web.get("/api/openapi.json", self._description),
+            web.get("/api/calls", self._list),
+            web.post("/api/calls", guarded(self._place)),
+            web.get("/api/calls/{call}", guarded(self._show)),
+            web.post("/api/calls/{call}/hangup", guarded(self._hang_up)),
+            web.post("/api/calls/{call}/say", guarded(self._say)),
+            web.post("/api/calls/{call}/transfer", guarded(self._transfer)),
+            web.post("/api/calls/{call}/recording", guarded(self._recording)),
+            web.get("/api/events", self._events),
+            web.get("/api/recordings", self._recordings),
+            web.get("/api/recordings/{name}", guarded(self._recorded)),
+            web.get("/api/recordings/{name}/audio", guarded(self._audio)),
+        ]
+
+    @staticmethod
+    def _guarded(
+        handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """What is raised on purpose becomes an answer."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except AriAppError as error:
+                status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
+                return web.json_response({"error": str(error)}, status=status)
+
+        return guarded
+
+    # --- calls
+
+    async def _description(self, request: web.Request) -> web.Response:
+        return web.json_response(description())
+
+    async def _list(self, request: web.Request) -> web.Response:
+        return web.json_response({"calls": self._live.summaries()})
+
+    async def _show(self, request: web.Request) -> web.Response:
+        call_id = request.match_info["call"]
+        detail = self._live.detail(call_id)
+        if detail is None:
+            raise NoSuchCall(f"there is no call {call_id}")
+        return web.json_response(detail)
+
+    async def _place(self, request: web.Request) -> web.Response:
+        number = _text(await _body(request, "number"), "number")
+        call_id = self._desk.place(number)
+        logger.info("call %s is placed by %s", call_id, request.remote)
+        return web.json_response({"call": call_id}, status=201)
+
+    async def _hang_up(self, request: web.Request) -> web.Response:
+        await _body(request)
+        self._desk.hang_up(request.match_info["call"])
+        return web.json_response({"ok": True})
+
+    async def _say(self, request: web.Request) -> web.Response:
+        text = _text(await _body(request, "text"), "text")
+        await self._desk.say(request.match_info["call"], text)
+        return web.json_response({"ok": True})
+
+    async def _transfer(self, request: web.Request) -> web.Response:
+        extension = _text(await _body(request, "extension"), "extension")
+        if not is_number(extension):
+            raise BadRequest(
+                f"'{extension}' is no extension: use digits, * and #, with a + in front if needed"
+            )
+        self._desk.transfer(request.match_info["call"], extension)
+        return web.json_response({"ok": True})
+
+    async def _recording(self, request: web.Request) -> web.Response:
+        paused = (await _body(request, "paused"))["paused"]
+        if not isinstance(paused, bool):
+            raise BadRequest("paused must be true or false")
+        self._desk.pause_recording(request.match_info["call"], paused)
+        return web.json_response({"ok": True})
+
+    # --- what happens
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events (WHATWG HTML, section 9.2), from a first one that holds all calls."""
+        try:
+            with self._live.watch() as waiting:
+                response = web.StreamResponse(
+                    headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+                )
+                await response.prepare(request)
+                await _send(response, {"type": "calls", "calls": self._live.summaries()})
+                loop = asyncio.get_running_loop()
+                heard_at = loop.time()
+                while self._live.is_watching(waiting):
+                    try:
+                        async with asyncio.timeout(LEVELS_EVERY_S):
+                            message = await waiting.get()
+                    except TimeoutError:
+                        levels = self._live.levels()
+                        if levels:
+                            await _send(response, {"type": "levels", "levels": levels})
+                        elif loop.time() - heard_at > QUIET_S:
+                            await response.write(b": nothing new\n\n")
+                        else:
+                            continue
+                    else:
+                        await _send(response, message)
+                    heard_at = loop.time()
+                return response
+        except TooManyWatchers:
+            return web.json_response({"error": "too many watch already"}, status=429)
+        except ConnectionResetError:  # the watcher went away
+            return response
+
+    # --- what was recorded
+
+    async def _recordings(self, request: web.Request) -> web.Response:
+        def read() -> list[dict[str, Any]]:
+            return [
+                {**asdict(call), "started": call.started.isoformat()}
+                for call in self._archive.calls(limit=MAX_LISTED)
+            ]
+
+        return web.json_response({"recordings": await asyncio.to_thread(read)})
+
+    async def _recorded(self, request: web.Request) -> web.Response:
+        folder = self._folder(request)
+        return web.json_response(
+            {"name": folder.name, "events": await asyncio.to_thread(read_events, folder)}
+        )
+
+    async def _audio(self, request: web.Request) -> web.StreamResponse:
+        path = self._folder(request) / AUDIO
+        if not path.is_file():
+            raise NoSuchCall("there is no sound that could be played: it is sealed, or was not kept")
+        return web.FileResponse(path, headers={"Content-Type": "audio/wav"})
+
+    def _folder(self, request: web.Request) -> Path:
+        name = request.match_info["name"]
+        folder = self._archive.find(name)
+        if folder is None:
+            raise NoSuchCall(f"there is no recording {name}")
+        return folder
+
+
+async def _send(response: web.StreamResponse, message: Mapping[str, Any]) -> None:
+    await response.write(f"data: {json.dumps(message, ensure_ascii=False)}\n\n".encode())
+
+
+async def _body(request: web.Request, *names: str) -> dict[str, Any]:
+    """The request's JSON object, which has exactly these members; a body without any may be left out."""
+    text = await request.text()
+    try:
+        body = json.loads(text) if text or names else {}
+    except ValueError:
+        raise BadRequest("the body must be JSON") from None
+    if not isinstance(body, dict):
+        raise BadRequest("the body must be a JSON object")
+    if set(body) != set(names):
+        raise BadRequest(f"the body must have {', '.join(names) or 'no members'}")
+    return body
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body[name]
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT or "\0" in value:
+        raise BadRequest(f"{name} must be a text of 1 to {MAX_TEXT} characters")
+    return value.strip()

@@ -1,0 +1,107 @@
+"""The HTTP server: /live and /ready for whoever supervises us, the rest for who has the token. Shell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from aiohttp import web
+
+from ari_app.errors import SetupError
+from ari_app.metrics import CONTENT_TYPE, Metrics
+from ari_app.web.access import Access, Handler
+from ari_app.web.api import Api
+
+logger = logging.getLogger(__name__)
+
+State = Callable[[], Mapping[str, object]]
+"""What /ready shows; `ready` is its verdict."""
+MAX_BODY_BYTES = 64 * 1024
+CONSOLE = Path(__file__).parent / "console"
+PAGES = {"/": "console.html", "/login": "login.html"}
+"""The console's pages; its other files are served under their own names."""
+
+
+class Web:
+    """The server.
+
+    Live: the event loop answers. Ready: the next call will be taken. Both tell nothing that an outsider may not know:
+    no number, no name, no setting.
+
+    Args:
+        port: 0 for any free one.
+        state: what /ready shows.
+        access: stands before all other paths.
+    """
+
+    def __init__(
+        self, host: str, port: int, state: State, *, access: Access, api: Api, metrics: Metrics
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._state = state
+        self._metrics = metrics
+        self._app = app = web.Application(middlewares=[access.middleware], client_max_size=MAX_BODY_BYTES)
+        app.router.add_get("/live", self._live)
+        app.router.add_get("/ready", self._ready)
+        app.router.add_get("/metrics", self._scrape)
+        app.router.add_post("/login", access.login)
+        app.router.add_post("/logout", access.logout)
+        app.router.add_routes(api.routes())
+        for path, name in PAGES.items():
+            app.router.add_get(path, _page(CONSOLE / name))
+        for file in sorted(CONSOLE.iterdir()):
+            if file.suffix != ".html":
+                app.router.add_get(f"/{file.name}", _page(file))
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        assert self._runner is not None
+        port: int = self._runner.addresses[0][1]
+        return port
+
+    async def __aenter__(self) -> Web:
+        # Who follows the calls and goes away ends the handler that serves them.
+        self._runner = web.AppRunner(
+            self._app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True
+        )
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise SetupError(
+                f"cannot listen on {self._host} port {self._port} (WEB_HOST, WEB_PORT): {error.strerror}"
+            ) from error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def _live(self, request: web.Request) -> web.Response:
+        return web.json_response({"live": True})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        state = self._state()
+        return web.json_response(dict(state), status=200 if state["ready"] else 503)
+
+    async def _scrape(self, request: web.Request) -> web.Response:
+        state = self._state()
+        self._metrics.calls_active.set(float(str(state["calls"])))
+        self._metrics.calls_limit.set(float(str(state["max_calls"])))
+        self._metrics.registered.set(float(bool(state["registered"])))
+        return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _page(path: Path) -> Handler:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(path)
+
+    return serve
