@@ -1,4 +1,7 @@
-"""The command line: `serve`, `dial`, `check`, `demo`, `offline`. Errors become one sentence and an exit code."""
+"""The command line: `serve`, `dial`, `check`, `calls`, `demo`, `offline`.
+
+Errors become one sentence and an exit code.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,15 @@ from typing import Any, Literal
 
 import uvloop
 
-from ari_app import __version__, logs, parsers
+from ari_app import __version__, cli_calls, logs, parsers
 from ari_app.ari.instances import state_directory
 from ari_app.ari.outcome import Outcome
-from ari_app.config import Config, load, require_ari, require_keys, secret_paths, unknown_names
+from ari_app.config import Config, require_ari, require_keys
 from ari_app.dialog import ports
 from ari_app.errors import AriAppError, AriError, ConfigError, LimitReached
 from ari_app.happenings import Progress
 from ari_app.settings import SETTINGS
+from ari_app.sources import dotenv, load_config
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -86,6 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_settings(check)
 
+    cli_calls.add_parser(commands)
+
     demo = commands.add_parser("demo", help="a whole conversation with no key, no trunk and no phone")
     demo.add_argument(
         "--mode",
@@ -93,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="pipeline",
         help="which brain talks (default: %(default)s)",
     )
+    demo.add_argument("--keep", action="store_true", help="then stay up, with the console, until Ctrl-C")
     demo.add_argument("--json", metavar="FILE", help="also write the conversation and its figures as JSON")
 
     offline = commands.add_parser("offline", help="run the embedded OpenAI-compatible backend on its own")
@@ -128,38 +135,6 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
                 f" (default: {setting.default})" if setting.default and len(setting.default) < 40 else ""
             )
             group.add_argument(setting.flag, dest=setting.env, metavar="VALUE", help=meaning + default)
-
-
-def load_config(arguments: argparse.Namespace) -> tuple[Config, list[str]]:
-    """Combine flags, environment, `.env` of the working directory and files of secrets.
-
-    Returns:
-        The configuration, and a sentence for each name in `.env` that is none of ours.
-
-    Raises:
-        ConfigError: a file that can't be read or a faulty setting.
-    """
-    dotenv = _dotenv()
-    flags = {s.env: getattr(arguments, s.env) for s in SETTINGS if s.flag}
-    secrets = {
-        name: _read(Path(file), f"{name}_FILE={file}").partition("\n")[0].rstrip("\r")
-        for name, file in secret_paths(os.environ, dotenv).items()
-    }
-    return load(flags, os.environ, dotenv, secrets), unknown_names(dotenv, os.environ)
-
-
-def _dotenv() -> dict[str, str | None]:
-    path = Path(".env")
-    return parsers.parse_dotenv(path, _read(path, path.name)) if path.exists() else {}
-
-
-def _read(path: Path, what: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{what} can't be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{what} can't be read: it is not text in UTF-8.") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -329,7 +304,7 @@ async def _check(arguments: argparse.Namespace) -> int:
         looking = run_checks(
             config,
             unknown,
-            environ=_dotenv() | os.environ,
+            environ=dotenv() | os.environ,
             state_dir=state_directory(),
             today=datetime.now(UTC).date(),
             reg_timeout_s=arguments.reg_timeout,
@@ -352,6 +327,11 @@ def _json_path(arguments: argparse.Namespace) -> Path | None:
     return json_path
 
 
+async def _calls(arguments: argparse.Namespace) -> int:
+    config, _ = load_config(arguments)
+    return await asyncio.to_thread(cli_calls.run, arguments, Path(config.recordings_dir))
+
+
 # --- demo and offline --------------------------------------------------------------------------------
 
 
@@ -366,6 +346,7 @@ async def _demo(arguments: argparse.Namespace) -> int:
         await run.run_demo(
             report,
             mode=arguments.mode,
+            keep=arguments.keep,
             recordings=Path("recordings"),
             show=lambda line: print(line, flush=True),
         )
@@ -413,6 +394,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], Coroutine[Any, Any, int]]
     "serve": _serve,
     "dial": _dial,
     "check": _check,
+    "calls": _calls,
     "demo": _demo,
     "offline": _offline,
 }

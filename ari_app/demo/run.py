@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -50,8 +52,12 @@ class DemoReport:
     problems: list[str] = field(default_factory=list)
 
 
-async def run_demo(report: DemoReport, *, mode: str, recordings: Path, show: Show) -> None:
+async def run_demo(
+    report: DemoReport, *, mode: str, recordings: Path, show: Show, keep: bool = False
+) -> None:
     """Hold the scripted conversation and fill the report; everything started here is gone afterwards.
+
+    With `keep` it stays up until this is cancelled, with its console, for whoever wants to look or to call.
 
     Raises:
         SetupError: the machine lacks something; the text says what to do.
@@ -66,9 +72,8 @@ async def run_demo(report: DemoReport, *, mode: str, recordings: Path, show: Sho
         voices = asyncio.create_task(_render_lines(), name="caller-voice")
         asterisk = await stack.enter_async_context(PrivateAsterisk(prefix))
         show("Asterisk is up; starting the application and its offline backend")
-        serve = await stack.enter_async_context(
-            ServeProcess(_settings(asterisk, mode, recordings.resolve()), directory=work)
-        )
+        settings = _settings(asterisk, mode, recordings.resolve()) | (_console() if keep else {})
+        serve = await stack.enter_async_context(ServeProcess(settings, directory=work))
         lines = await voices
         before = await measure.footprint(asterisk, serve.pid)
         show(f"A SIP user agent calls extension {asterisk.bot_extension}\n")
@@ -87,11 +92,31 @@ async def run_demo(report: DemoReport, *, mode: str, recordings: Path, show: Sho
             raise SetupError(
                 f"The conversation stopped half-way; the application said: {serve.log()}"
             ) from None
+        if keep:
+            for line in _invitation(asterisk, settings):
+                show(line)
+            await asyncio.Event().wait()
         report.processes = _costs(asterisk.pid or 0, serve.pid, caller.pid)
         after = await measure.footprint(asterisk, serve.pid)
         report.leftovers = {name: value - asdict(before)[name] for name, value in asdict(after).items()}
     report.timings_s["total"] = round(time.monotonic() - began, 1)
     report.problems += [f"{count} {what} left over" for what, count in report.leftovers.items() if count]
+
+
+def _console() -> dict[str, str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return {"WEB_PORT": str(port), "API_TOKEN": secrets.token_urlsafe(16)}
+
+
+def _invitation(asterisk: PrivateAsterisk, settings: dict[str, str]) -> list[str]:
+    return [
+        "",
+        "All of it stays up; Ctrl-C ends it.",
+        f"Console    http://127.0.0.1:{settings['WEB_PORT']}/   token {settings['API_TOKEN']}",
+        f"SIP phone  {asterisk.caller_user} at {asterisk.sip_host}:{asterisk.sip_port}, "
+        f"password {asterisk.caller_password}: call {asterisk.bot_extension}",
+    ]
 
 
 def _costs(asterisk: int, application: int, phone: int) -> dict[str, dict[str, float]]:

@@ -105,9 +105,7 @@ class Recorder:
         self._subtitles = self._create("full_call.vtt")
         self._subtitles.append(HEADER.encode())
         self._write_block("SYSTEM", settings.system_message)
-        self._write_event(
-            {"event": "call", "started": datetime.now(UTC).isoformat(timespec="milliseconds"), **about}
-        )
+        self._write_event({"audio_ms": 0, "event": "call", "started": _now(), **about})
         self._thread = threading.Thread(target=self._work, name=f"recorder-{directory.name}", daemon=True)
         self._thread.start()
 
@@ -266,3 +264,7 @@ def _require_space(directory: Path, min_free_bytes: int) -> None:
             f"only {free_bytes // 1_000_000} MB are free on the disk of {directory}, "
             f"and RECORDINGS_MIN_FREE_MB keeps {min_free_bytes // 1_000_000}"
         )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

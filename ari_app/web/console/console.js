@@ -13,7 +13,7 @@ const STAGES = [
   ["s2", "first word", "transcript_at", "first_token_at"],
   ["s3", "first sentence", "first_token_at", "first_sentence_at"],
   ["s4", "first speech", "first_sentence_at", "first_tts_byte_at"],
-  ["s5", "heard", "first_tts_byte_at", "first_frame_at"],
+  ["s5", "until heard", "first_tts_byte_at", "first_frame_at"],
 ];
 
 function make(tag, attributes = {}, ...children) {

@@ -1,0 +1,115 @@
+"""One call as a picture: both voices, what was said, and what each answer waited for. Shell."""
+
+from __future__ import annotations
+
+import textwrap
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ari_app.errors import ConfigError
+from ari_app.record.archive import AUDIO, PastCall
+from ari_app.record.report import STAGES
+
+CALLER, BOT, INTERRUPTED = "#2b6cb0", "#1f6f5c", "#b3261e"
+COLOURS = ("#c9d6e8", "#8fb3d9", "#f0c36d", "#d98f5c", "#7cb89f")
+"""Of the stages."""
+COLUMNS = 2400
+"""Of the waveforms."""
+INCHES_PER_S, LEAST_INCHES, MOST_INCHES = 0.35, 9.0, 60.0
+
+
+def plot(call: PastCall, folder: Path, events: Sequence[dict[str, Any]], output: Path) -> None:
+    """Draw a call into an SVG or PNG file, by its suffix.
+
+    Raises:
+        ConfigError: matplotlib is missing, the sound is, or the file is of another kind.
+        OSError: the file can't be written.
+    """
+    if output.suffix.lower() not in (".svg", ".png"):
+        raise ConfigError(f"--output {output}: name a file that ends in .svg or .png.")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError("plots need matplotlib: pip install 'ari_app[plot]'.") from None
+    try:
+        seconds, caller, bot = _voices(folder / AUDIO)
+    except FileNotFoundError:
+        raise ConfigError(f"{folder} holds no sound: it is sealed, or was not kept.") from None
+    width = min(max(seconds * INCHES_PER_S, LEAST_INCHES), MOST_INCHES)
+    figure = Figure(figsize=(width, 5.2), layout="constrained")
+    voices, waits = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    times = np.linspace(0, seconds, len(caller))
+    voices.fill_between(times, 1.1 - caller, 1.1 + caller, color=CALLER, linewidth=0)
+    voices.fill_between(times, -1.1 - bot, -1.1 + bot, color=BOT, linewidth=0)
+    voices.set_yticks((1.1, -1.1), ("caller", "bot"))
+    voices.set_ylim(-3.4, 3.4)
+    voices.set_title(
+        f"{call.direction} call {call.call}, {call.started:%Y-%m-%d %H:%M}, {call.reason}", fontsize=9
+    )
+    _write_words(voices, events)
+    _draw_waits(waits, events)
+    waits.set_xlabel("seconds")
+    waits.set_xlim(0, max(seconds, 1))
+    figure.savefig(output, dpi=120)
+
+
+def _voices(path: Path) -> tuple[float, Any, Any]:
+    """Length in seconds, and the peaks of both sides, 0 to 1."""
+    with wave.open(str(path)) as sound:
+        rate_hz, count = sound.getframerate(), sound.getnframes()
+        samples = np.frombuffer(sound.readframes(count), "<i2").reshape(-1, 2)
+    if not len(samples):
+        return 0.0, np.zeros(1), np.zeros(1)
+    edges = np.linspace(0, len(samples), min(COLUMNS, len(samples)) + 1).astype(int)[:-1]
+    peaks = np.maximum.reduceat(np.abs(samples.astype(np.int32)), edges, axis=0) / 32768
+    return len(samples) / rate_hz, peaks[:, 0], peaks[:, 1]
+
+
+def _write_words(axes: Any, events: Sequence[dict[str, Any]]) -> None:
+    onset = began = None
+    for event in events:
+        match event["event"]:
+            case "caller_speech_started":
+                onset = event["onset_at"] if onset is None else onset
+            case "bot_speech_started":
+                began = event["at"]
+            case "caller_said":
+                _write(axes, onset, 2.35, event["text"], CALLER)
+                onset = None
+            case "bot_said":
+                _write(axes, began, -2.35, event["heard"], INTERRUPTED if event["interrupted"] else BOT)
+                began = None
+            case "barge_in":
+                axes.axvline(event["onset_at"], color=INTERRUPTED, linewidth=1)
+            case "barge_in_dismissed":
+                axes.axvline(event["at"], color=INTERRUPTED, linewidth=0.7, linestyle=":")
+
+
+def _write(axes: Any, at: float | None, height: float, text: str, colour: str) -> None:
+    if at is not None:
+        short = textwrap.shorten(text.replace("$", r"\$"), 110, placeholder=" …")
+        axes.text(at, height, textwrap.fill(short, 28), fontsize=6, color=colour, va="center", clip_on=True)
+
+
+def _draw_waits(axes: Any, events: Sequence[dict[str, Any]]) -> None:
+    labelled: set[str] = set()
+    for event in events:
+        if event["event"] != "turn_timed":
+            continue
+        for colour, (_, name, begin, end) in zip(COLOURS, STAGES, strict=True):
+            if event.get(begin) is None or event.get(end) is None:
+                continue
+            label = None if name in labelled else name
+            labelled.add(name)
+            axes.barh(0, event[end] - event[begin], left=event[begin], color=colour, label=label)
+        if event.get("first_frame_at") is not None:
+            wait_ms = (event["first_frame_at"] - event["speech_end_at"]) * 1000
+            axes.text(event["speech_end_at"], 0.55, f"{wait_ms:.0f} ms", fontsize=6)
+    axes.set_yticks((0,), ("wait",))
+    axes.set_ylim(-0.6, 1.0)
+    if labelled:
+        axes.legend(loc="upper right", ncols=len(STAGES), fontsize=6, frameon=False)

@@ -1,0 +1,158 @@
+"""Past calls in words: a table, one call's story, and how callers fared. Core."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ari_app.record.archive import PastCall
+
+Event = dict[str, Any]
+
+BAR_WIDTH = 40
+STAGES = (
+    ("=", "understood", "speech_end_at", "transcript_at"),
+    ("-", "first word", "transcript_at", "first_token_at"),
+    ("~", "first sentence", "first_token_at", "first_sentence_at"),
+    ("+", "first speech", "first_sentence_at", "first_tts_byte_at"),
+    (">", "until heard", "first_tts_byte_at", "first_frame_at"),
+)
+"""Each stage of a turn: its sign, name, begin and end."""
+
+
+def table(calls: Iterable[PastCall]) -> list[str]:
+    """A line for each call, newest first."""
+    head = ("when", "call", "way", "number", "length", "turns", "wait", "cost", "ended")
+    rows = [head, *(_row(call) for call in calls)]
+    if len(rows) == 1:
+        return ["No call was recorded; SAVE_RECORDINGS=yes keeps them."]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
+    return ["  ".join((*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1])) for row in rows]
+
+
+def _row(call: PastCall) -> tuple[str, ...]:
+    when = f"{call.started:%Y-%m-%d %H:%M}"
+    if call.sealed:
+        return (when, call.call, "", "sealed", "", "", "", "", "")
+    return (
+        when,
+        call.call,
+        {"inbound": "in", "outbound": "out"}.get(call.direction, ""),
+        call.number or "unknown",
+        clock(call.seconds),
+        str(call.turns),
+        f"{statistics.median(call.gaps_ms):.0f} ms" if call.gaps_ms else "",
+        f"${call.cost_usd:.4f}" if call.cost_usd is not None else "",
+        call.outcome or "cut short: the process ended before the call",
+    )
+
+
+def story(call: PastCall, events: Sequence[Event]) -> list[str]:
+    """What was said, by whom, when, and what each answer waited for."""
+    lines = [
+        f"Call {call.call}, {call.direction or 'unknown direction'}, {call.number or 'unknown'}, "
+        f"{call.started:%Y-%m-%d %H:%M:%S}, {clock(call.seconds)}",
+        "",
+    ]
+    onset: float | None = None
+    began: float | None = None
+    for event in events:
+        match event["event"]:
+            case "caller_speech_started" if onset is None:
+                onset = event["onset_at"]
+            case "bot_speech_started":
+                began = event["at"]
+            case "caller_said":
+                lines.append(_said(onset, "caller", event["text"]))
+                onset = None
+            case "caller_not_understood":
+                lines.append(_said(onset, "", f"(not understood: {event['reason'] or 'no words'})"))
+                onset = None
+            case "bot_said":
+                rest = " [interrupted]" if event["interrupted"] else ""
+                lines.append(
+                    _said(began, "bot", (event["heard"] if event["interrupted"] else event["text"]) + rest)
+                )
+                began = None
+            case "turn_timed":
+                lines += _waterfall(event)
+            case "engine_failed":
+                lines.append(_said(None, "", f"(failed: {event['stage']}: {event['message']})"))
+            case "barge_in_dismissed":
+                lines.append(
+                    _said(
+                        event["at"],
+                        "",
+                        f"(waited {event['paused_ms']:.0f} ms for “{event['words'] or 'noise'}”)",
+                    )
+                )
+            case "recording_paused" | "recording_resumed":
+                lines.append(_said(event["audio_ms"] / 1000, "", f"({event['event'].replace('_', ' ')})"))
+    lines.append("")
+    if call.mos is not None:
+        lines.append(f"Line: MOS {call.mos:.1f}")
+    if call.cost_usd is not None:
+        lines.append(f"Cost: ${call.cost_usd:.4f} at list prices")
+    lines.append(f"Ended: {call.reason or 'the process ended before the call'}")
+    return lines
+
+
+def _said(at: float | None, who: str, text: str) -> str:
+    return f"{'' if at is None else clock(at):>6}  {who:6}  {text}"
+
+
+def _waterfall(turn: Event) -> list[str]:
+    """The stages of one answer as a bar, and in numbers."""
+    stages = [
+        (sign, name, (turn[end] - turn[begin]) * 1000)
+        for sign, name, begin, end in STAGES
+        if turn.get(begin) is not None and turn.get(end) is not None
+    ]
+    total_ms = sum(ms for *_, ms in stages)
+    if total_ms <= 0:
+        return []
+    bar = "".join(sign * round(max(ms, 0) / total_ms * BAR_WIDTH) for sign, _, ms in stages)
+    told = ", ".join(f"{name} {ms:.0f}" for _, name, ms in stages)
+    return [f"{'':16}{bar}  {total_ms:.0f} ms: {told}"]
+
+
+def stats(calls: Sequence[PastCall]) -> list[str]:
+    """How callers fared over many calls."""
+    known = [call for call in calls if not call.sealed]
+    if not known:
+        return ["No call of that time was recorded."]
+    gaps = sorted(gap for call in known for gap in call.gaps_ms)
+    lengths = sorted(call.seconds for call in known)
+    outcomes = Counter(call.outcome or "cut short" for call in known)
+    costs = [call.cost_usd for call in known if call.cost_usd is not None]
+    scores = sorted(call.mos for call in known if call.mos is not None)
+    lines = [
+        f"calls      {len(known)}: " + ", ".join(f"{count} {name}" for name, count in outcomes.most_common()),
+        f"length     {_percentiles(lengths, clock)}; {clock(sum(lengths))} in all",
+        f"turns      {sum(call.turns for call in known)}, {sum(call.barge_ins for call in known)} interruptions, "
+        f"{sum(call.failures for call in known)} failures of engines",
+    ]
+    if gaps:
+        lines.append(f"wait       {_percentiles(gaps, lambda ms: f'{ms:.0f} ms')}")
+    if scores:
+        lines.append(f"line       MOS {statistics.median(scores):.1f} p50, {scores[0]:.1f} worst")
+    if costs:
+        lines.append(f"cost       ${sum(costs):.2f} at list prices, ${sum(costs) / len(costs):.4f} a call")
+    return lines
+
+
+def _percentiles(values: Sequence[float], shown: Any) -> str:
+    return ", ".join(f"{shown(percentile(values, share))} p{share}" for share in (50, 95, 99))
+
+
+def percentile(ordered: Sequence[float], share: int) -> float:
+    """The least of the ordered values that `share` percent do not exceed (nearest rank)."""
+    rank = -(-share * len(ordered) // 100)
+    return ordered[max(rank, 1) - 1]
+
+
+def clock(seconds: float) -> str:
+    """`1:05` for 65 s."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,49 @@
+"""Where settings come from: flags, the environment, `.env`, files of secrets. Shell."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from ari_app import parsers
+from ari_app.config import Config, load, secret_paths, unknown_names
+from ari_app.errors import ConfigError
+from ari_app.settings import SETTINGS
+
+
+def load_config(arguments: argparse.Namespace) -> tuple[Config, list[str]]:
+    """Combine flags, environment, `.env` of the working directory and files of secrets.
+
+    Returns:
+        The configuration, and a sentence for each name in `.env` that is none of ours.
+
+    Raises:
+        ConfigError: a file that can't be read or a faulty setting.
+    """
+    found = dotenv()
+    flags = {s.env: getattr(arguments, s.env, None) for s in SETTINGS if s.flag}
+    secrets = {
+        name: _read(Path(file), f"{name}_FILE={file}").partition("\n")[0].rstrip("\r")
+        for name, file in secret_paths(os.environ, found).items()
+    }
+    return load(flags, os.environ, found, secrets), unknown_names(found, os.environ)
+
+
+def dotenv() -> dict[str, str | None]:
+    """The `.env` of the working directory; empty when there is none.
+
+    Raises:
+        ConfigError: it can't be read.
+    """
+    path = Path(".env")
+    return parsers.parse_dotenv(path, _read(path, path.name)) if path.exists() else {}
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{what} can't be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{what} can't be read: it is not text in UTF-8.") from None
