@@ -119,7 +119,9 @@ class App:
                 AriClient(
                     *(config.ari_url, config.ari_username, config.ari_password, self._app_name),
                     calls.on_event,
-                    on_connected=Reconciler(instance, calls.known_channels, lambda: calls.living),
+                    on_connected=Reconciler(
+                        instance, calls.known_channels, lambda: calls.living, self._metrics.connected
+                    ),
                     retry_first=self._is_server,
                 )
             )

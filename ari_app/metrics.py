@@ -94,9 +94,14 @@ class Metrics:
             "Packets lost on the caller's line",
             (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
         )
-        self.ari_connections = counter("ari_connections", "Times Asterisk took the application")
-        self.swept = counter("swept", "Channels and bridges of dead calls taken down")
+        self._connections = counter("ari_connections", "Times Asterisk took the application")
+        self._swept = counter("swept", "Channels and bridges of dead calls taken down")
         self._lag = histogram("loop_lag_seconds", "How late the event loop was", LAG_BUCKETS_S)
+
+    def connected(self, swept: int) -> None:
+        """Asterisk took the application, and so many objects of dead calls were taken down."""
+        self._connections.inc()
+        self._swept.inc(swept)
 
     def exposition(self) -> bytes:
         """All figures in Prometheus' text format."""

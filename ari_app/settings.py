@@ -453,7 +453,7 @@ OTHER_NAMES: frozenset[str] = frozenset(
         *("SIP_PROXY", "SIP_REG_TIMEOUT", "STUN_SERVER", "SIP_REGISTER", "SIP_PEERS", "SIP_SRTP"),
         *("SIP_CODECS", "SIP_CA_FILE", "SIP_LISTEN_PORT", "SIP_RTP_PORTS"),
         *("EXTERNAL_ADDRESS", "LOCAL_NETS", "BOT_EXTENSION", "FALLBACK_EXTENSION", "AWAY_SOUND"),
-        "APT_OPTIONS",
+        *("APT_OPTIONS", "WEB_PUBLISHED_PORT"),
         # the system's
         *("PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_STATE_HOME"),
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),

@@ -21,6 +21,7 @@ class Reconciler:
         instance: this process, whose tag its object ids carry.
         known_channels: ids of the channels that living calls know to exist, callers' included.
         living_calls: ids of the calls that may still create objects.
+        count: is told of each connection, and how many objects were taken down after it.
     """
 
     def __init__(
@@ -28,10 +29,12 @@ class Reconciler:
         instance: Instance,
         known_channels: Callable[[], Collection[str]],
         living_calls: Callable[[], Collection[str]],
+        count: Callable[[int], None] = lambda swept: None,
     ) -> None:
         self._instance = instance
         self._known_channels = known_channels
         self._living_calls = living_calls
+        self._count = count
 
     async def __call__(self, client: AriClient, before: Sequence[Channel]) -> None:
         """Reconcile and sweep; `before` are the channels from before the application was registered.
@@ -57,6 +60,7 @@ class Reconciler:
                 await _try(client.rest.hangup(channel_id))
             for bridge_id in bridge_ids:
                 await _try(client.rest.delete_bridge(bridge_id))
+        self._count(len(channel_ids) + len(bridge_ids))
         if channel_ids or bridge_ids:
             log.info("swept %d channels and %d bridges of dead calls", len(channel_ids), len(bridge_ids))
         for channel_id in stranded(before, client.app, known):
