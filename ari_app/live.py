@@ -92,6 +92,11 @@ class LiveCalls:
             return {**seen.summary(), "events": list(seen.events)}
         return self._over.get(call_id)
 
+    def changed(self, call_id: str) -> None:
+        """Something about a call changed that is no happening: tell the watchers."""
+        if (seen := self._living.get(call_id)) is not None:
+            self._tell("call", call_id, summary=seen.summary())
+
     def levels(self) -> dict[str, dict[str, int]]:
         """How loud both sides of each call are now, in dBFS, by call id."""
         return {

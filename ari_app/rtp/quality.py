@@ -15,6 +15,8 @@ from typing import Any
 R_DEFAULT = 93.2
 BPL_G711 = 25.1
 LONG_DELAY_MS = 177.3
+IMPOSSIBLE_S = 60.0
+"""On a quick line Asterisk's arithmetic goes below zero and comes out as 65536 s."""
 OWN_DELAY_MS = 40.0
 """A frame to be filled and one to be played, at either end."""
 
@@ -68,5 +70,5 @@ def parse_quality(reply: Mapping[str, Any]) -> LineQuality:
         lost_percent=100 * lost / (received + lost) if received + lost > 0 else 0.0,
         lost_percent_there=min(100 * lost_there / sent, 100.0) if sent > 0 else 0.0,
         jitter_ms=1000 * number("rxjitter"),
-        round_trip_ms=1000 * number("rtt"),
+        round_trip_ms=1000 * number("rtt") if number("rtt") < IMPOSSIBLE_S else 0.0,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import os
 import secrets
 import time
@@ -117,8 +118,8 @@ class Access:
     async def login(self, request: web.Request) -> web.StreamResponse:
         """POST /login with the token as JSON: begins a session."""
         try:
-            body = await request.json()
-        except ValueError:
+            body = json.loads(await request.read())
+        except (ValueError, RecursionError):
             body = None
         given = body.get("token") if isinstance(body, dict) else None
         if not isinstance(given, str) or not await self._is_token(given):

@@ -132,6 +132,7 @@ class Api:
         if not isinstance(paused, bool):
             raise BadRequest("paused must be true or false")
         self._desk.pause_recording(request.match_info["call"], paused)
+        self._live.changed(request.match_info["call"])
         return web.json_response({"ok": True})
 
     # --- what happens
@@ -205,10 +206,10 @@ async def _send(response: web.StreamResponse, message: Mapping[str, Any]) -> Non
 
 async def _body(request: web.Request, *names: str) -> dict[str, Any]:
     """The request's JSON object, which has exactly these members; a body without any may be left out."""
-    text = await request.text()
+    text = await request.read()
     try:
         body = json.loads(text) if text or names else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadRequest("the body must be JSON") from None
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")

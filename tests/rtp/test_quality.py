@@ -33,6 +33,12 @@ def test_asterisk_s_figures_are_read() -> None:
     assert quality.mos == pytest.approx(mos(delay_ms=88, loss_percent=5))
 
 
+def test_a_round_trip_of_eighteen_hours_is_none() -> None:
+    """As Asterisk 22 was seen to report on loopback."""
+    assert parse_quality({"rxcount": 100, "rtt": 65535.999984}).round_trip_ms == 0
+    assert parse_quality({"rxcount": 100, "rtt": 65535.999984}).mos > 4.3
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["rxcount", "rxploss", "txcount", "txploss", "rxjitter", "rtt"]),

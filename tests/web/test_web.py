@@ -236,7 +236,10 @@ async def test_a_recording_is_paused(tmp_path: Path) -> None:
         call_id = await who.caller()
         path = f"/api/calls/{call_id}/recording"
         assert (await who.post(path, {"paused": "yes"}))[0] == 400
-        assert (await who.post(path, {"paused": True}))[0] == 200
+        async with following(who) as seen:
+            await until(lambda: bool(seen))
+            assert (await who.post(path, {"paused": True}))[0] == 200
+            await until(lambda: seen[-1].get("summary", {}).get("recording") == "paused")
         assert (await who.get(f"/api/calls/{call_id}"))[1]["recording"] == "paused"
         assert (await who.post(path, {"paused": False}))[0] == 200
         assert (await who.get(f"/api/calls/{call_id}"))[1]["recording"] == "on"
@@ -304,12 +307,29 @@ async def test_no_call_is_placed_when_all_lines_are_taken(tmp_path: Path) -> Non
         who.asterisk.hang_up(CALLER)
 
 
-@pytest.mark.parametrize("body", ["", "nonsense", "[]", '{"number": 5}', '{"number": "1", "more": 1}', "{}"])
-async def test_a_body_that_is_not_as_described(tmp_path: Path, body: str) -> None:
+BODIES = (
+    *(
+        b"",
+        b"nonsense",
+        b"[]",
+        b'{"number": 5}',
+        b'{"number": "1", "more": 1}',
+        b"{}",
+        b"\xff",
+        b"[" * 60_000,
+    ),
+    '{"number": "1"}'.encode("utf-16"),
+)
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:20]))
+async def test_a_body_that_is_not_as_described(tmp_path: Path, body: bytes) -> None:
     async with operator(tmp_path) as who:
-        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-        status, answer = await who._ask("POST", "/api/calls", data=body, headers=headers)
-        assert status == 400 and answer["error"]
+        for kind in ("application/json", "application/json; charset=nonsense"):
+            headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": kind}
+            status, answer = await who._ask("POST", "/api/calls", data=body, headers=headers)
+            assert status in (400, 422) and answer["error"]
+            assert (await who._ask("POST", "/login", data=body, headers={"Content-Type": kind}))[0] == 401
 
 
 async def test_a_body_that_is_too_long(tmp_path: Path) -> None:
