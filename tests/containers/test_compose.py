@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from ari_app.demo import script
@@ -28,7 +29,9 @@ BACK_WITHIN_S = 30
 SIP_PORT, LAN_SIP_PORT = 25060, 15060
 FIRST_MEDIA_PORT, LAST_MEDIA_PORT = 25100, 25299
 """Other than the defaults, which other tests on this machine may use."""
-HTTP, AMI, HEALTH, IAX, SCCP = 8088, 5038, 8089, 4569, 2000
+HTTP, AMI, WEB, IAX, SCCP = 8088, 5038, 8089, 4569, 2000
+WEB_PORT, LAN_WEB_PORT = 18089, 18090
+"""The console on this host."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,11 @@ def local_network() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A fresh clone without any `.env`."""
-    ports = {"SIP_LISTEN_PORT": str(SIP_PORT), "SIP_RTP_PORTS": f"{FIRST_MEDIA_PORT}-{LAST_MEDIA_PORT}"}
+    ports = {
+        "SIP_LISTEN_PORT": str(SIP_PORT),
+        "SIP_RTP_PORTS": f"{FIRST_MEDIA_PORT}-{LAST_MEDIA_PORT}",
+        "WEB_PUBLISHED_PORT": str(WEB_PORT),
+    }
     with Stack(tmp_path_factory.mktemp("bare"), None, ports) as stack:
         yield stack
 
@@ -58,6 +65,7 @@ def configured(tmp_path: Path, local_network: None) -> Iterator[Stack]:
         "EXTERNAL_ADDRESS": SERVER,
         "SIP_LISTEN_PORT": str(LAN_SIP_PORT),
         "SIP_RTP_PORTS": "15100-15111",
+        "WEB_PUBLISHED_PORT": str(LAN_WEB_PORT),
         "SYSTEM_MESSAGE": FACTS,
         "GREETING": script.GREETING,
         "SAVE_RECORDINGS": "yes",
@@ -118,19 +126,39 @@ def test_only_sip_and_media_are_published(bare: Stack) -> None:
         f"{SIP_PORT}/udp",
         f"{SIP_PORT}/tcp",
     } | media
-    assert not any(bare.inspect("app")["NetworkSettings"]["Ports"].values())
+    published = bare.inspect("app")["NetworkSettings"]["Ports"]
+    assert published == {f"{WEB}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(WEB_PORT)}]}
+
+
+async def test_the_console_is_for_this_host_and_who_has_the_token(bare: Stack) -> None:
+    token = bare.exec("app", "cat", "/secrets/api_token").strip()
+    assert len(token) > 30
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{WEB_PORT}") as http:
+        for path, headers, wanted in (
+            ("/ready", {}, 200),
+            ("/metrics", {}, 401),
+            ("/metrics", {"Authorization": f"Bearer {token}"}, 200),
+            ("/login", {}, 200),
+        ):
+            async with http.get(path, headers=headers) as answer:
+                assert answer.status == wanted, path
+                text = await answer.text()
+            assert path != "/metrics" or wanted != 200 or "ari_app_registered 1.0" in text
 
 
 def test_nothing_else_answers_from_outside(bare: Stack, host: str) -> None:
     outside, private = bare.address("asterisk", "outside"), bare.address("asterisk", "private")
     app = bare.address("app", "outside")
     assert _answers(private, HTTP), "the test itself looks at the wrong port"
-    for port in (HTTP, AMI, HEALTH, IAX, SCCP, 80, 443, 5061, *range(FIRST_MEDIA_PORT, LAST_MEDIA_PORT)):
+    ports = (HTTP, AMI, WEB, WEB_PORT, IAX, SCCP, 80, 443, 5061, *range(FIRST_MEDIA_PORT, LAST_MEDIA_PORT))
+    for port in ports:
         assert not _answers(host, port), f"TCP port {port} answers on the host"
         assert not _answers(outside, port), f"Asterisk answers on TCP port {port}"
-        assert not _answers(app, port), f"the application answers on TCP port {port}"
+        # Behind its token, in a network where nobody but the two should be.
+        assert port == WEB or not _answers(app, port), f"the application answers on TCP port {port}"
     assert _listeners(bare, "asterisk") == {(private, HTTP), (outside, SIP_PORT)}
-    assert {address for address, _ in _listeners(bare, "app")} == {"127.0.0.1"}
+    others = _listeners(bare, "app") - {("0.0.0.0", WEB)}
+    assert {address for address, _ in others} == {"127.0.0.1"}
 
 
 def test_a_scanner_gets_nowhere_and_fail2ban_learns_its_address(bare: Stack, local_network: None) -> None:

@@ -74,7 +74,9 @@ def provider(stack: Stack, tmp_path: Path) -> Iterator[str]:
 def stack(tmp_path: Path) -> Iterator[Stack]:
     folder = tmp_path / "clone"
     folder.mkdir()
-    with Stack(folder, {"SIP_LISTEN_PORT": "15060", "SIP_RTP_PORTS": "15100-15115"}) as running:
+    with Stack(
+        folder, {"SIP_LISTEN_PORT": "15060", "SIP_RTP_PORTS": "15100-15115", "WEB_PUBLISHED_PORT": "18091"}
+    ) as running:
         yield running
 
 
