@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, TELEPHONE_RATE_HZ
+from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, SILENT_FRAME, TELEPHONE_RATE_HZ
 from ari_app.rtp.conceal import FADE_SAMPLES, Concealer
 from ari_app.rtp.jitter import JitterBuffer, Lost
 from ari_app.rtp.packet import RtpPacket, parse_rtp
@@ -30,6 +30,8 @@ MAX_FILL_FRAMES = 500
 """Ten seconds at once; time beyond is passed over."""
 MAX_AHEAD_FRAMES = 10
 """Further ahead of the clock (200 ms, the longest packet) quiet frames are left out."""
+PACE_WINDOW_S = 2.0
+"""So long the quickest packet is looked for: its place is the stream's, whatever the jitter of the others."""
 QUIET_PEAK = 100
 """About −50 dBFS: nobody misses such a frame."""
 RELOCK_PACKETS = 3
@@ -86,6 +88,11 @@ class ReceiveStream:
         self._packet_samples = FRAME_SAMPLES
         self._filled_samples = 0
         """Produced since the last packet was heard."""
+        self._pace_since = started_at
+        self._lead_samples: int | None = None
+        """Of the quickest packet of this window: how far its last sample is ahead of the clock."""
+        self._astray_frames = 0
+        """To be left out where it is quiet; below zero: to be put in."""
         self._received = self._foreign = self._malformed = self._not_audio = 0
         self._filled = self._dropped = 0
 
@@ -175,6 +182,19 @@ class ReceiveStream:
             self._packet_samples = len(pcm) // SAMPLE_BYTES
             self._filled_samples = 0
             self._heard_at = now
+            self._pace(now)
+
+    def _pace(self, now: float) -> None:
+        """Keep step with the clock, to a frame: the far end's own runs a little faster or slower, and after a silence
+        of the network the stream is where the silence left it. What is astray is won back where it is quiet."""
+        clock = int((now - self._started_at) * TELEPHONE_RATE_HZ)
+        lead = self._frames * FRAME_SAMPLES + len(self._pcm) // SAMPLE_BYTES - clock
+        self._lead_samples = lead if self._lead_samples is None else max(self._lead_samples, lead)
+        if now - self._pace_since >= PACE_WINDOW_S:
+            self._astray_frames = int(
+                self._lead_samples / FRAME_SAMPLES
+            )  # to zero: less than a frame is none
+            self._pace_since, self._lead_samples = now, None
 
     def _lost_samples(self, count: int, now: float) -> int:
         """How much sound the lost packets carried: never more than the time that passed, so that a jump of the
@@ -196,13 +216,27 @@ class ReceiveStream:
         whole = len(self._pcm) // FRAME_BYTES * FRAME_BYTES
         for start in range(0, whole, FRAME_BYTES):
             frame = bytes(self._pcm[start : start + FRAME_BYTES])
-            if self._frames - elapsed >= MAX_AHEAD_FRAMES and is_quiet(frame):
+            quiet = (self._astray_frames or self._frames - elapsed >= MAX_AHEAD_FRAMES) and is_quiet(frame)
+            if quiet and self._astray_frames >= 0:
                 self._dropped += 1
-            else:
-                self._frames += 1
-                frames.append(frame)
+                self._moved(-1)
+                continue
+            if quiet:
+                missing = -self._astray_frames
+                self._frames += missing
+                self._filled += missing
+                frames += [SILENT_FRAME] * missing
+                self._moved(missing)
+            self._frames += 1
+            frames.append(frame)
         del self._pcm[:whole]
         return frames
+
+    def _moved(self, frames: int) -> None:
+        """The stream was lengthened by so many frames: what was seen of its lead is no longer so."""
+        self._astray_frames = max(self._astray_frames + frames, 0)
+        if self._lead_samples is not None:
+            self._lead_samples += frames * FRAME_SAMPLES
 
 
 def is_quiet(frame: bytes) -> bool:

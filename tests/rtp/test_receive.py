@@ -160,12 +160,55 @@ def test_a_delay_spike_is_heard_in_full_and_won_back_in_quiet() -> None:
     assert [value for value in values(line.out) if value > 1099] == list(range(1100, 1150))
     behind = len(line.out) - round(line.now / TICK_S)
     assert behind > 10
-    for _ in range(50):
+    for _ in range(300):
         line.tick()
         line.send(SILENCE)
         line.take()
-    assert len(line.out) - round(line.now / TICK_S) <= 10
-    assert line.count()["quiet_dropped"] == behind - 10
+    assert len(line.out) - round(line.now / TICK_S) in (0, 1)
+    assert line.count()["quiet_dropped"] in (behind, behind - 1)
+
+
+@pytest.mark.parametrize("drift", [-500e-6, -50e-6, 0.0, 50e-6, 500e-6])
+def test_a_clock_that_runs_differently_is_followed_to_a_frame(drift: float) -> None:
+    """Ten minutes of sentences and pauses over a network that jitters by 60 ms; no word is lost."""
+    random = np.random.default_rng(1)
+    line = Line()
+    sent: list[int] = []
+    leads: list[int] = []
+    number, arrived_at, due = 0, 0.0, 0.0
+    while due < 600:
+        number += 1
+        due = number * TICK_S * (1 - drift)
+        arrived_at = max(arrived_at, due + random.uniform(0, 0.06))  # in order
+        while line.now + TICK_S <= arrived_at:
+            line.tick()
+        speaks = number // 150 % 2 == 1
+        if speaks:
+            sent.append(number % 20_000)
+        now, line.now = line.now, arrived_at
+        line.send(loud(number % 20_000) if speaks else SILENCE)
+        line.take()
+        line.now = now
+        if number % 300 == 140:  # at the end of a pause
+            leads.append(len(line.out) - round(due / TICK_S))
+    assert [value - 1000 for value in values(line.out) if value > 999] == sent
+    assert all(abs(lead) <= 1 for lead in leads[1:]), leads
+    if drift == 0:
+        assert line.count().get("quiet_dropped", 0) + line.count().get("silence_filled", 0) <= 2
+
+
+def test_after_a_silence_of_the_network_the_stream_finds_its_place() -> None:
+    """What came first after it was early by what silence had not yet filled."""
+    line = Line()
+    line.talk(100)
+    line.tick(200)
+    for _ in range(2):
+        for _ in range(60):
+            line.tick()
+            line.send(SILENCE)
+            line.take()
+        line.talk(60)
+    assert abs(len(line.out) - round(line.now / TICK_S)) <= 1
 
 
 def test_a_stall_of_ours_loses_nothing() -> None:
