@@ -176,9 +176,17 @@ async def manners(bench: Bench) -> AsyncIterator[Result]:
     backchannels = speech.clips(speech.BACKCHANNELS)
     interruptions = speech.clips(speech.INTERRUPTIONS)
     coughs = [speech.cough(seed) for seed in range(len(backchannels))]
-    known = await speech.understood(dict.fromkeys([*bench.voices, *backchannels, *interruptions, *coughs]))
+    noises = [speech.line_noise(seed) for seed in range(len(backchannels))]
+    known = await speech.understood(
+        dict.fromkeys([*bench.voices, *backchannels, *interruptions, *coughs, *noises])
+    )
     settings = {"SILENCE_DURATION_MS": "500", "HOLD": ""}
-    for name, clips in (("backchannels", backchannels), ("coughs", coughs), ("interruptions", interruptions)):
+    for name, clips in (
+        ("backchannels", backchannels),
+        ("coughs", coughs),
+        ("line noise", noises),
+        ("interruptions", interruptions),
+    ):
         calls = len(clips) * (1 if bench.quick else 5)
         batch = Batch("over", calls, 1, 30.0 + calls / 2, per_second=2, after_s=2.0)
         async with rig(
@@ -256,6 +264,17 @@ async def capacity(bench: Bench) -> AsyncIterator[Result]:
         async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings) as parts:
             outcome = await bench.run(parts, Batch("turns", calls, 99, seconds, per_second=25))
         yield _loaded("capacity", {"calls": calls, "vad": vad}, outcome, calls * seconds)
+
+
+async def records(bench: Bench) -> AsyncIterator[Result]:
+    """What it costs to keep every call's sound, words and events."""
+    calls = 10 if bench.quick else 50
+    for keep in ("no", "yes"):
+        settings = {"SILENCE_DURATION_MS": "500", "HOLD": "", "SAVE_RECORDINGS": keep}
+        seconds = 20.0 if bench.quick else 40.0
+        async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings) as parts:
+            outcome = await bench.run(parts, Batch("turns", calls, 99, seconds, per_second=25))
+        yield _loaded("records", {"calls": calls, "recorded": keep}, outcome, calls * seconds)
 
 
 async def realtime(bench: Bench) -> AsyncIterator[Result]:
@@ -337,6 +356,7 @@ SCENARIOS: dict[str, Scenario] = {
     "endpointing": endpointing,
     "capacity": capacity,
     "stall": stall,
+    "records": records,
     "realtime": realtime,
     "parts": parts,
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ari_app.audio.format import FRAME_BYTES
+from ari_app.audio.format import FRAME_BYTES, TELEPHONE_RATE_HZ
 from ari_app.audio.vad import level_dbfs
 from ari_app.backend import OfflineBackend
 from ari_app.demo.voice import utterance
@@ -104,6 +104,20 @@ def interruption() -> bytes:
 def clips(texts: Iterable[str]) -> list[bytes]:
     """What is said, one by one."""
     return [trimmed(utterance(text)) for text in texts]
+
+
+def line_noise(seed: int) -> bytes:
+    """Three seconds of a bad line: hiss at -50 dBFS, hum of the mains at -45, and crackles of up to 15 ms."""
+    random = np.random.default_rng(seed)
+    length = 3 * TELEPHONE_RATE_HZ
+    sound = random.normal(0, 32768 * 10 ** (-50 / 20), length)
+    sound += (
+        32768 * 10 ** (-45 / 20) * 2**0.5 * np.sin(2 * np.pi * 50 * np.arange(length) / TELEPHONE_RATE_HZ)
+    )
+    for start in random.integers(0, length - 200, 12):
+        burst = random.integers(8, 120)
+        sound[start : start + burst] += random.normal(0, 6000, burst)
+    return np.clip(sound, -32000, 32000).astype("<i2").tobytes()
 
 
 def cough(seed: int) -> bytes:
