@@ -28,6 +28,7 @@ from ari_app.rtp.endpoint import bind, own_address
 from ari_app.rtp.sender import RtpSender
 from ari_app.web.access import Access, token_of
 from ari_app.web.api import Api
+from ari_app.web.phone import Phone
 from ari_app.web.server import Web
 
 logger = logging.getLogger(__name__)
@@ -156,6 +157,7 @@ class App:
             access=Access(token),
             api=Api(Desk(self._calls), self._live, Path(config.recordings_dir)),
             metrics=self._metrics,
+            phone=Phone(config.ari_url, config.browser_password, config.browser_extension),
         )
 
     async def _tidy(self) -> None:

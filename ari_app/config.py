@@ -123,6 +123,8 @@ class Config:
     web_port: int
     web_host: str
     api_token: str
+    browser_password: str
+    browser_extension: str
     drain_seconds: int
 
     @property

@@ -215,3 +215,10 @@ def token(text: str) -> str:
     if text and (len(text) < 16 or not re.fullmatch(r"[!-~]+", text)):
         raise ValueError("must have 16 characters or more, without spaces")
     return text
+
+
+def extension(text: str) -> str:
+    """Digits, * and #."""
+    if not re.fullmatch(r"[0-9*#]{1,32}", text, re.ASCII):
+        raise ValueError("must be an extension: digits, * and #")
+    return text

@@ -439,6 +439,13 @@ SETTINGS: tuple[Setting, ...] = (
         secret=True,
     ),
     Setting(
+        "BROWSER_PASSWORD",
+        "",
+        "Password of the SIP account `browser` of the bundled Asterisk: with it the console has a telephone",
+        secret=True,
+    ),
+    Setting("BROWSER_EXTENSION", "100", "Extension that it calls", parsers.extension),
+    Setting(
         "DRAIN_SECONDS",
         "30",
         "When `serve` is told to stop, callers may finish for so long before they hear GOODBYE",
@@ -452,7 +459,14 @@ OTHER_NAMES: frozenset[str] = frozenset(
         *("SIP_DOMAIN", "SIP_USERNAME", "SIP_PASSWORD", "SIP_AUTH_USERNAME", "SIP_TRANSPORT", "SIP_PORT"),
         *("SIP_PROXY", "SIP_REG_TIMEOUT", "STUN_SERVER", "SIP_REGISTER", "SIP_PEERS", "SIP_SRTP"),
         *("SIP_CODECS", "SIP_CA_FILE", "SIP_LISTEN_PORT", "SIP_RTP_PORTS"),
-        *("EXTERNAL_ADDRESS", "LOCAL_NETS", "BOT_EXTENSION", "FALLBACK_EXTENSION", "AWAY_SOUND"),
+        *(
+            "EXTERNAL_ADDRESS",
+            "BROWSER_PHONE",
+            "LOCAL_NETS",
+            "BOT_EXTENSION",
+            "FALLBACK_EXTENSION",
+            "AWAY_SOUND",
+        ),
         *("APT_OPTIONS", "WEB_PUBLISHED_PORT"),
         # the system's
         *("PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_STATE_HOME"),

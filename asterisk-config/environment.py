@@ -27,6 +27,7 @@ VARIABLES: Mapping[str, str] = {
     "trunk_codecs": "SIP_CODECS",
     "trunk_ca_file": "SIP_CA_FILE",
     "sip_port": "SIP_LISTEN_PORT",
+    "browser_phone": "BROWSER_PHONE",
     "external_address": "EXTERNAL_ADDRESS",
     "local_nets": "LOCAL_NETS",
     "bot_extension": "BOT_EXTENSION",
@@ -39,7 +40,7 @@ VARIABLES: Mapping[str, str] = {
 }
 """Setting of render.py to variable."""
 
-LOWER_CASE = ("trunk_transport", "trunk_register", "trunk_srtp", "trunk_codecs")
+LOWER_CASE = ("browser_phone", "trunk_transport", "trunk_register", "trunk_srtp", "trunk_codecs")
 LISTS = ("trunk_peers", "trunk_codecs", "local_nets")
 STUN_PORT = 3478
 STUN_TRIES = 3

@@ -182,6 +182,8 @@ SETTINGS: Mapping[str, Setting] = {
     "sip_port": Setting(_port, "UDP port SIP listens on", "5060"),
     "media_address": Setting(_one_address, "address for the media of SIP calls", "127.0.0.1"),
     "caller_password": Setting(_password, "password of the SIP account demo-caller", secret=True),
+    "browser_phone": Setting(_one_of("yes", "no"), "whether the console may have a telephone", "no"),
+    "browser_password": Setting(_password, "password of the SIP account browser", secret=True),
     "external_address": Setting(_or_empty(_host), "our address as the outside sees it; empty: no NAT", ""),
     "local_nets": Setting(_or_empty(_each(_network)), "networks that reach us without NAT", ""),
     "trunk_domain": Setting(_or_empty(_host), "the trunk's host; empty: no trunk, no outbound calls", ""),
@@ -220,7 +222,7 @@ COMPUTED = (
     "trunk_match",
 ) + (
     *("trunk_auth", "trunk_auth_name", "trunk_registers", "trunk_tls", "trunk_encryption"),
-    *("tls_port", "console_format"),
+    *("tls_port", "console_format", "browser_account", "ice_support"),
 )
 """Placeholders that follow from --out and from other settings."""
 
@@ -287,6 +289,8 @@ def compute(values: Mapping[str, str]) -> dict[str, str]:
         "trunk_tls": "yes" if domain and transport == "tls" else "",
         "trunk_encryption": "sdes" if values["trunk_srtp"] == "sdes" else "",
         "tls_port": str(int(values["sip_port"]) % 65535 + 1),
+        "browser_account": "browser" if values["browser_phone"] == "yes" else "",
+        "ice_support": values["browser_phone"],
         "console_format": "[json]" if values["log_format"] == "json" else "",
     }
 

@@ -84,6 +84,8 @@ class AsteriskSettings:
     trunk_password: str = ""
     trunk_srtp: str = "no"
     trunk_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
+    browser_phone: str = "no"
+    """Whether the console may have a telephone."""
     ari_username: str = "ari_app"
     rtp_start: int = 10000
     rtp_end: int = 20000
@@ -122,7 +124,7 @@ class PrivateAsterisk:
         self.sip_port = sip_port
         self.sip_host = LOOPBACK
         self.caller_user = CALLER_USER
-        self.caller_password = ""
+        self.caller_password = self.browser_password = ""
         self.ari_password = ""
         self._prefix = prefix
         self._wanted_ports = (http_port, sip_port)
@@ -286,6 +288,7 @@ class PrivateAsterisk:
             raise ConfigError(f"Asterisk setting {error}") from error
         self.ari_password = values["ari_password"]
         self.caller_password = values["caller_password"]
+        self.browser_password = values["browser_password"]
 
     async def _launch(self) -> None:
         logs = self.log_path.parent  # what an earlier attempt said must not be taken for this one's

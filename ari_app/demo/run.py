@@ -21,7 +21,7 @@ from typing import Any
 
 from ari_app.demo import measure, script
 from ari_app.demo.application import ServeProcess
-from ari_app.demo.asterisk import PrivateAsterisk
+from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import fetch
 from ari_app.demo.baresip import BARESIP
 from ari_app.demo.caller import SipCaller
@@ -70,9 +70,11 @@ async def run_demo(
     async with AsyncExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ari_app-demo-")))
         voices = asyncio.create_task(_render_lines(), name="caller-voice")
-        asterisk = await stack.enter_async_context(PrivateAsterisk(prefix))
+        asterisk = await stack.enter_async_context(
+            PrivateAsterisk(prefix, AsteriskSettings(browser_phone="yes" if keep else "no"))
+        )
         show("Asterisk is up; starting the application and its offline backend")
-        settings = _settings(asterisk, mode, recordings.resolve()) | (_console() if keep else {})
+        settings = _settings(asterisk, mode, recordings.resolve()) | (_console(asterisk) if keep else {})
         serve = await stack.enter_async_context(ServeProcess(settings, directory=work))
         lines = await voices
         before = await measure.footprint(asterisk, serve.pid)
@@ -103,10 +105,15 @@ async def run_demo(
     report.problems += [f"{count} {what} left over" for what, count in report.leftovers.items() if count]
 
 
-def _console() -> dict[str, str]:
+def _console(asterisk: PrivateAsterisk) -> dict[str, str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    return {"WEB_PORT": str(port), "API_TOKEN": secrets.token_urlsafe(16)}
+    return {
+        "WEB_PORT": str(port),
+        "API_TOKEN": secrets.token_urlsafe(16),
+        "BROWSER_PASSWORD": asterisk.browser_password,
+        "BROWSER_EXTENSION": asterisk.bot_extension,
+    }
 
 
 def _invitation(asterisk: PrivateAsterisk, settings: dict[str, str]) -> list[str]:

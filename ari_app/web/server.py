@@ -13,6 +13,7 @@ from ari_app.errors import SetupError
 from ari_app.metrics import CONTENT_TYPE, Metrics
 from ari_app.web.access import Access, Handler
 from ari_app.web.api import Api
+from ari_app.web.phone import Phone
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,15 @@ class Web:
     """
 
     def __init__(
-        self, host: str, port: int, state: State, *, access: Access, api: Api, metrics: Metrics
+        self,
+        host: str,
+        port: int,
+        state: State,
+        *,
+        access: Access,
+        api: Api,
+        metrics: Metrics,
+        phone: Phone,
     ) -> None:
         self._host = host
         self._port = port
@@ -49,7 +58,7 @@ class Web:
         app.router.add_get("/metrics", self._scrape)
         app.router.add_post("/login", access.login)
         app.router.add_post("/logout", access.logout)
-        app.router.add_routes(api.routes())
+        app.router.add_routes([*api.routes(), *phone.routes()])
         for path, name in PAGES.items():
             app.router.add_get(path, _page(CONSOLE / name))
         for file in sorted(CONSOLE.iterdir()):

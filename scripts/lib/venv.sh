@@ -52,6 +52,7 @@ prepare_venv() {
         echo "Installing ari_app[$extra] and what it needs (a few hundred MB the first time)" >&2
         "$VENV_PYTHON" -m pip --disable-pip-version-check install -q -q -e "$root[$extra]" ||
             fail "the packages could not be installed: see pip's message above."
+        "$VENV_PYTHON" "$root/scripts/lib/fetch_phone.py" || true
         # A development environment holds all that the benchmark needs, and that all that the demo needs.
         case $extra in
             dev) printf '%s\n' "$want dev" "$want bench" "$want demo" ;;

@@ -33,7 +33,11 @@ def load(path: Path) -> ModuleType:
 render = load(RENDERER)
 environment = load(RENDERER.with_name("environment.py"))
 
-SECRETS = {"ari_password": "ari-secret-word", "caller_password": "sip-secret-word"}
+SECRETS = {
+    "ari_password": "ari-secret-word",
+    "caller_password": "sip-secret-word",
+    "browser_password": "web-secret-word",
+}
 REQUIRED = {"modules_dir": "/usr/lib/asterisk/modules"}
 TRUNK = {
     "trunk_domain": "sip.example.com",
@@ -48,7 +52,7 @@ TRUNK = {
     "external_address": "198.51.100.7",
     "local_nets": "192.168.0.0/16",
 }
-REST = {"fallback_extension": "600", "away_sound": "/sounds/away", "caller_password": "sip-secret-word"}
+REST = {"fallback_extension": "600", "away_sound": "/sounds/away", "browser_phone": "yes"}
 GOOD = {**REQUIRED, **SECRETS, **TRUNK, **REST}
 """Every setting that has no default of its own, so that every line of the templates is rendered."""
 
@@ -99,7 +103,9 @@ def test_each_setting_is_used_and_each_placeholder_is_a_setting() -> None:
     used = {name.removeprefix("when ") for name in found - {"end"}}
     # These reach the templates by what is computed from them.
     indirect = {"trunk_port", "trunk_proxy", "trunk_auth_username", "trunk_register"}
-    assert used == set(render.SETTINGS) - indirect - {"trunk_srtp", "log_format"} | set(render.COMPUTED)
+    assert used == set(render.SETTINGS) - indirect - {"trunk_srtp", "log_format", "browser_phone"} | set(
+        render.COMPUTED
+    )
 
 
 def test_an_unknown_placeholder_is_an_error() -> None:
@@ -273,15 +279,17 @@ def test_passwords_are_generated_once_and_differ(tmp_path: Path) -> None:
     first = once("one")
     assert once("one") == first
     everything = [*first.values(), *once("two").values()]
-    assert len(set(everything)) == 4
+    assert len(set(everything)) == 6
     assert min(map(len, everything)) >= 32
     assert (tmp_path / "one/etc/credentials/ari_password").read_text().strip() == first["ari_password"]
 
 
 def test_a_password_is_only_where_asterisk_needs_it(tmp_path: Path) -> None:
     out = tmp_path / "etc"
-    values = render.render(out, {**REQUIRED, "state_dir": str(tmp_path / "state")})
-    for secret, home in (("ari_password", "ari.conf"), ("caller_password", "pjsip.conf")):
+    given = {**REQUIRED, "state_dir": str(tmp_path / "state"), "browser_phone": "yes"}
+    values = render.render(out, given)
+    homes = {"ari_password": "ari.conf", "caller_password": "pjsip.conf", "browser_password": "pjsip.conf"}
+    for secret, home in homes.items():
         holders = {
             path.name for path in out.rglob("*") if path.is_file() and values[secret] in path.read_text()
         }
@@ -304,6 +312,7 @@ def test_no_template_holds_a_password_or_opens_a_door() -> None:
         "plain",  # password_format
         "{{ari_password}}",
         "{{caller_password}}",
+        "{{browser_password}}",
         "{{trunk_password}}",
     }
     assert not [key for key in keys if key[1] == "allowed_origins"]

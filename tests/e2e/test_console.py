@@ -16,11 +16,15 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from ari_app.demo import script
-from ari_app.demo.asterisk import PrivateAsterisk
+from ari_app.demo.application import ServeProcess
+from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
+from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.events import wait_for_recording
 from ari_app.demo.voice import utterance
-from tests.e2e.checks import events_of
-from tests.e2e.conftest import Caller, Serve
+from ari_app.record.files import PlainFile
+from ari_app.record.wav import write_wav
+from tests.e2e.checks import events_of, settled
+from tests.e2e.conftest import Caller, Serve, settings_for
 from tests.fakes.call_bench import free_port
 
 CHROMIUM = shutil.which("chromium")
@@ -31,20 +35,46 @@ DRAWN = """() => {
     const pixels = canvas.width && canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
     return pixels && pixels.some((value) => value);
 }"""
+REMEMBER_CONNECTIONS = """
+    window.connections = [];
+    const Plain = window.RTCPeerConnection;
+    window.RTCPeerConnection = class extends Plain {
+        constructor(...given) { super(...given); window.connections.push(this); }
+    };
+"""
+HEARD_ENERGY = """async () => {
+    let energy = 0;
+    for (const connection of window.connections)
+        for (const report of (await connection.getStats()).values())
+            if (report.type === "inbound-rtp") energy += report.totalAudioEnergy || 0;
+    return energy;
+}"""
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
 
 
 @asynccontextmanager
-async def console(port: int, *, width: int = 1280, scheme: str = "light") -> AsyncIterator[Page]:
+async def console(
+    port: int, *, width: int = 1280, scheme: str = "light", microphone: Path | None = None
+) -> AsyncIterator[Page]:
     """A browser that is logged in; whatever it complains of fails the test."""
     complaints: list[str] = []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        arguments = ["--no-sandbox"]
+        if microphone:
+            arguments += [
+                *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
+                *(
+                    f"--use-file-for-fake-audio-capture={microphone}",
+                    "--autoplay-policy=no-user-gesture-required",
+                ),
+            ]
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         context = await browser.new_context(
             viewport={"width": width, "height": 900},
             color_scheme="dark" if scheme == "dark" else "light",
         )
         page = await context.new_page()
+        await page.add_init_script(REMEMBER_CONNECTIONS)
         page.set_default_timeout(10_000)
         page.on(
             "console",
@@ -126,6 +156,41 @@ async def test_an_operator_follows_and_steers_a_call(
             assert sound.getnframes() > 5 * 8000
     names = [event["event"] for event in events_of(directory)]
     assert "recording_paused" in names and names[-1] == "ended"
+
+
+async def test_a_newcomer_talks_to_the_bot_from_the_browser(
+    asterisk_prefix: Prefix, backend_url: str, recordings: Path, tmp_path: Path
+) -> None:
+    """WebRTC through the real Asterisk: the words of the microphone are understood, and the answer is heard."""
+    line = await asyncio.to_thread(utterance, script.CALLER_LINES[0])
+    microphone = tmp_path / "microphone.wav"
+    write_wav(PlainFile(microphone), bytes(16_000 * 7) + line + bytes(16_000 * 30))
+    port = free_port()
+    async with PrivateAsterisk(asterisk_prefix, AsteriskSettings(browser_phone="yes")) as asterisk:
+        settings = settings_for(asterisk, backend_url, recordings) | {
+            "SYSTEM_MESSAGE": script.SYSTEM_MESSAGE,
+            "GREETING": script.GREETING,
+            "WEB_PORT": str(port),
+            "API_TOKEN": TOKEN,
+            "BROWSER_PASSWORD": asterisk.browser_password,
+        }
+        async with (
+            ServeProcess(settings, directory=tmp_path) as process,
+            console(port, microphone=microphone) as page,
+        ):
+            await page.get_by_role("button", name="Talk to the bot").click()
+            await expect(page.get_by_role("button", name="Hang up").first).to_be_visible()
+            detail = page.locator("#detail")
+            await expect(detail.locator(".word.bot").first).to_contain_text("How can I help", timeout=15_000)
+            await expect(detail.locator(".word.caller")).to_contain_text("Saturday", timeout=20_000)
+            await expect(detail.locator(".word.bot").nth(1)).to_contain_text("ten to two", timeout=15_000)
+            assert await page.evaluate(HEARD_ENERGY) > 0.01, "the browser heard nothing"
+            await page.screenshot(path=ARTEFACTS / "console-phone.png")
+            await page.locator("#phone").click()
+            await expect(page.locator("#calls button")).to_contain_text("ended by the other side")
+            await expect(page.locator("#phone")).to_have_text("Talk to the bot")
+            after = await settled(asterisk, process.pid)
+    assert (after.channels, after.bridges) == (0, 0)
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])

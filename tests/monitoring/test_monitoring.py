@@ -23,6 +23,7 @@ from ari_app.metrics import Metrics
 from ari_app.rtp.quality import LineQuality
 from ari_app.web.access import Access
 from ari_app.web.api import Api
+from ari_app.web.phone import Phone
 from ari_app.web.server import Web
 from tests.fakes.call_bench import free_port
 
@@ -110,6 +111,7 @@ async def scraped(tmp_path: Path) -> AsyncIterator[str]:
         access=Access(TOKEN),
         api=Api(nobody, nobody, tmp_path),
         metrics=metrics,
+        phone=Phone("http://127.0.0.1:9", "", "100"),
     )
     prefix = await asyncio.to_thread(fetch, lambda line: None, PROMETHEUS)
     async with web:
