@@ -333,7 +333,10 @@ class Call:
 
     def _observe(self, what: Happening) -> None:
         for observer in self.observers:
-            observer(what)
+            try:
+                observer(what)
+            except Exception:  # who only looks on must not silence the bot
+                logger.exception("an observer failed")
 
     async def _watch_line(self) -> None:
         """Ask Asterisk how the line is, now and then."""

@@ -141,10 +141,10 @@ class LiveCalls:
 
         return tap
 
-    def _tell(self, kind: str, call_id: str, **values: Any) -> None:
+    def _tell(self, message: str, of_call: str, /, **values: Any) -> None:
         for waiting in list(self._queues):
             try:
-                waiting.put_nowait({"type": kind, "call": call_id, **values})
+                waiting.put_nowait({**values, "type": message, "call": of_call})
             except asyncio.QueueFull:
                 self._queues.discard(waiting)
 

@@ -640,6 +640,22 @@ async def test_the_caller_hangs_up_while_the_record_is_opened(bench: Bench, tmp_
     assert not brain.is_open
 
 
+async def test_an_observer_that_fails_disturbs_nobody(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    brain = ScriptedBrain()
+    call, running = bench.call_in(brain)
+
+    def fail(what: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    call.observers = (fail, *call.observers)
+    await until(lambda: len(brain.frames) > 0)
+    brain.report(ports.EngineFailed(1, "chat", "no answer", permanent=False))
+    bench.asterisk.hang_up(CALLER)
+    assert (await ended(running)).outcome is Outcome.ANSWERED
+    assert isinstance(bench.seen[-1], Ended), "the others are told all the same"
+    assert "a fault of ours" in caplog.text
+
+
 # --- brains that fail --------------------------------------------------------------------------------
 
 

@@ -1,0 +1,114 @@
+"""What somebody who watches is told of calls."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ari_app import live as live_module
+from ari_app.ari.outcome import Ending, Outcome
+from ari_app.dialog import ports
+from ari_app.happenings import Ended, LineHeard, Progress
+from ari_app.live import MAX_EVENTS, MAX_OVER, LiveCalls, TooManyWatchers
+from ari_app.rtp.quality import LineQuality
+
+FACTS: tuple[ports.Fact, ...] = (
+    ports.CallerSpeechStarted(1.2, 1.0),
+    ports.CallerSaid(1, "hello", "en", b"1234"),
+    ports.CallerNotUnderstood(1, "noise"),
+    ports.BotSpeechStarted(1, 1.0),
+    ports.BotSaid(1, "hello", "hello", False, b"1234"),
+    ports.BargeIn(1, 1.0, 1.0),
+    ports.BargeInDismissed(1, 1.0, 480.0, "mhm"),
+    ports.TurnTimed(1, 1.0, 2.0),
+    ports.Speculated(1, True, 3),
+    ports.EngineUsed(1, "realtime", "m", {"text_in": 1}, 0.1, 0.3),
+    ports.EngineFailed(1, "chat", "no answer", False, "timeout"),
+    ports.GaveUp("no answer"),
+)
+
+
+def call(call_id: str = "a1") -> Any:
+    return SimpleNamespace(call_id=call_id, recording=SimpleNamespace(state="on"), tap=None)
+
+
+def told(waiting: Any) -> list[dict[str, Any]]:
+    messages = []
+    while not waiting.empty():
+        messages.append(json.loads(json.dumps(waiting.get_nowait())))
+    return messages
+
+
+async def test_every_fact_can_be_told() -> None:
+    live = LiveCalls()
+    with live.watch() as waiting:
+        observe = live.begin(call(), {"call": "a1", "direction": "inbound", "from": "100"})
+        for fact in FACTS:
+            observe(fact)
+        messages = told(waiting)
+    events = [message for message in messages if message["type"] == "event"]
+    assert {message["call"] for message in messages} == {"a1"}
+    assert [event["event"] for event in events if event["event"] == "engine_failed"] == ["engine_failed"]
+    assert next(event for event in events if event["event"] == "engine_failed")["kind"] == "timeout"
+    assert len(events) == len(FACTS) - 1, "all but the speculation"
+    assert "pcm" not in json.dumps(events)
+    assert live.summaries()[0]["cost_usd"] == 0.3
+
+
+async def test_a_call_is_remembered_after_its_end() -> None:
+    live = LiveCalls()
+    for number in range(MAX_OVER + 3):
+        observe = live.begin(call(f"c{number}"), {"call": f"c{number}", "direction": "inbound"})
+        observe(Progress("talking"))
+        observe(LineHeard(LineQuality(1, 1, 0.0, 0.0, 1.0, 10.0)))
+        observe(Ended(Ending(Outcome.ANSWERED, "far", "hung up")))
+    summaries = live.summaries()
+    assert len(summaries) == MAX_OVER and summaries[0]["call"] == f"c{MAX_OVER + 2}"
+    assert summaries[0]["stage"] == "over" and "hung up" in summaries[0]["ending"]
+    assert live.detail("c0") is None
+
+
+async def test_a_long_call_is_kept_by_its_end() -> None:
+    live = LiveCalls()
+    observe = live.begin(call(), {"call": "a1", "direction": "inbound"})
+    for turn in range(MAX_EVENTS + 10):
+        observe(ports.CallerSaid(turn, "hello", "en", b""))
+    detail = live.detail("a1")
+    assert detail is not None and len(detail["events"]) == MAX_EVENTS
+    assert detail["events"][-1]["turn"] == MAX_EVENTS + 9
+
+
+async def test_a_watcher_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "MAX_WAITING", 3)
+    live = LiveCalls()
+    with live.watch() as slow, live.watch() as quick:
+        observe = live.begin(call(), {"call": "a1", "direction": "inbound"})
+        for turn in range(5):
+            observe(ports.CallerSaid(turn, "hello", "en", b""))
+            told(quick)
+        assert not live.is_watching(slow) and live.is_watching(quick)
+
+
+async def test_levels_are_taken_only_while_somebody_looks() -> None:
+    live, one = LiveCalls(), call()
+    live.begin(one, {"call": "a1", "direction": "inbound"})
+    assert not one.tap
+    with live.watch():
+        one.tap("bot", (16384).to_bytes(2, "little") * 160)
+        assert live.levels() == {"a1": {"caller": -90, "bot": -6}}
+        for _ in range(40):
+            one.tap("bot", bytes(320))
+        assert live.levels()["a1"]["bot"] < -60
+    assert one.tap is None
+
+
+async def test_the_number_of_watchers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "MAX_WATCHERS", 1)
+    live = LiveCalls()
+    with live.watch(), pytest.raises(TooManyWatchers), live.watch():
+        pass
+    with live.watch():
+        pass
