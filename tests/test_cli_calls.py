@@ -131,7 +131,7 @@ def test_a_call_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str], suf
 
 def test_a_sealed_call_is_opened_with_its_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = leave_call(tmp_path, 1, sealed=True)
-    assert {path.suffix for path in folder.iterdir() if path.name != ".recording"} == {".age"}
+    assert {path.suffix for path in folder.iterdir()} == {".age"}
     code, _, said = calls(capsys, tmp_path, "show", "000000000001")
     assert code == 2 and "unseal" in said
     (tmp_path / "key.txt").write_text(f"# mine\n{IDENTITY}\n")

@@ -7,6 +7,7 @@ events are dropped, both counted and logged: the call never waits for the disk.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -226,6 +227,8 @@ class Recorder:
                 file.close()
             except OSError as error:
                 logger.error("recording %s: %s", self.directory, error)
+        with contextlib.suppress(OSError):
+            (self.directory / LOCK_NAME).unlink()
         os.close(self._lock_fd)
 
     def _create(self, name: str) -> Output:

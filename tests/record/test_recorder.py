@@ -53,7 +53,6 @@ def test_a_call_leaves_the_documented_files(tmp_path: Path) -> None:
     recorder.close()
     names = {path.name for path in recorder.directory.iterdir()}
     assert names == {
-        ".recording",
         "full_call.vtt",
         "full_call.wav",
         "full_transcript.txt",
