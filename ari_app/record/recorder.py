@@ -184,14 +184,15 @@ class Recorder:
     # --- event loop side -----------------------------------------------------------------------------
 
     def _flush_audio(self) -> None:
+        if 2 * self._aligner.ready_bytes < FLUSH_BYTES:
+            return
         self._stereo += self._aligner.take()
-        if len(self._stereo) >= FLUSH_BYTES:
-            length = len(self._stereo)
-            if self._submit(self._audio_job()):
-                self._lost_bytes = 0
-            else:
-                self._lost_bytes += length
-            self._stereo.clear()
+        length = len(self._stereo)
+        if self._submit(self._audio_job()):
+            self._lost_bytes = 0
+        else:
+            self._lost_bytes += length
+        self._stereo.clear()
 
     def _audio_job(self) -> Callable[[], None]:
         lost_bytes, pcm = self._lost_bytes, bytes(self._stereo)

@@ -39,6 +39,12 @@ class StereoAligner:
             self._right += self._silence_until(at)
         self._right += frame
 
+    @property
+    def ready_bytes(self) -> int:
+        """How much of each side `take` would give."""
+        shorter, longer = sorted((len(self._left), len(self._right)))
+        return max(shorter, longer - MAX_SKEW_BYTES)
+
     def _silence_until(self, at: float) -> bytes:
         if self._began_at is None:
             self._began_at = at

@@ -32,6 +32,9 @@ MAX_AHEAD_FRAMES = 10
 """Further ahead of the clock (200 ms, the longest packet) quiet frames are left out."""
 PACE_WINDOW_S = 2.0
 """So long the quickest packet is looked for: its place is the stream's, whatever the jitter of the others."""
+CALM_FRAMES = 10
+"""After so many quiet frames in a row the stream may be set right: no word and no echo of one is under way, which would
+be looked for where it was."""
 QUIET_PEAK = 100
 """About −50 dBFS: nobody misses such a frame."""
 RELOCK_PACKETS = 3
@@ -92,7 +95,9 @@ class ReceiveStream:
         self._lead_samples: int | None = None
         """Of the quickest packet of this window: how far its last sample is ahead of the clock."""
         self._astray_frames = 0
-        """To be left out where it is quiet; below zero: to be put in."""
+        """To be left out where it is calm; below zero: to be put in."""
+        self._quiet_frames = 0
+        """In a row, while something is astray."""
         self._received = self._foreign = self._malformed = self._not_audio = 0
         self._filled = self._dropped = 0
 
@@ -186,15 +191,13 @@ class ReceiveStream:
 
     def _pace(self, now: float) -> None:
         """Keep step with the clock, to a frame: the far end's own runs a little faster or slower, and after a silence
-        of the network the stream is where the silence left it. What is astray is won back where it is quiet."""
+        of the network the stream is where the silence left it. What is astray is won back where it is calm."""
         clock = int((now - self._started_at) * TELEPHONE_RATE_HZ)
         lead = self._frames * FRAME_SAMPLES + len(self._pcm) // SAMPLE_BYTES - clock
         self._lead_samples = lead if self._lead_samples is None else max(self._lead_samples, lead)
         if now - self._pace_since >= PACE_WINDOW_S:
-            self._astray_frames = int(
-                self._lead_samples / FRAME_SAMPLES
-            )  # to zero: less than a frame is none
-            self._pace_since, self._lead_samples = now, None
+            self._astray_frames = int(self._lead_samples / FRAME_SAMPLES)  # towards 0: less than one is none
+            self._pace_since, self._lead_samples, self._quiet_frames = now, None, 0
 
     def _lost_samples(self, count: int, now: float) -> int:
         """How much sound the lost packets carried: never more than the time that passed, so that a jump of the
@@ -216,21 +219,30 @@ class ReceiveStream:
         whole = len(self._pcm) // FRAME_BYTES * FRAME_BYTES
         for start in range(0, whole, FRAME_BYTES):
             frame = bytes(self._pcm[start : start + FRAME_BYTES])
-            quiet = (self._astray_frames or self._frames - elapsed >= MAX_AHEAD_FRAMES) and is_quiet(frame)
-            if quiet and self._astray_frames >= 0:
-                self._dropped += 1
-                self._moved(-1)
+            if self._frames - elapsed >= MAX_AHEAD_FRAMES and is_quiet(frame):
+                self._leave_out()
                 continue
-            if quiet:
-                missing = -self._astray_frames
-                self._frames += missing
-                self._filled += missing
-                frames += [SILENT_FRAME] * missing
-                self._moved(missing)
+            if self._astray_frames:
+                self._quiet_frames = self._quiet_frames + 1 if is_quiet(frame) else 0
+                if self._quiet_frames > CALM_FRAMES:
+                    if self._astray_frames > 0:
+                        self._leave_out()
+                        continue
+                    frames += self._put_in(-self._astray_frames)
             self._frames += 1
             frames.append(frame)
         del self._pcm[:whole]
         return frames
+
+    def _leave_out(self) -> None:
+        self._dropped += 1
+        self._moved(-1)
+
+    def _put_in(self, count: int) -> list[bytes]:
+        self._frames += count
+        self._filled += count
+        self._moved(count)
+        return [SILENT_FRAME] * count
 
     def _moved(self, frames: int) -> None:
         """The stream was lengthened by so many frames: what was seen of its lead is no longer so."""
