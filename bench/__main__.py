@@ -15,14 +15,15 @@ from bench.scenarios import SCENARIOS, Bench, Result, prepared_speech
 from bench.sipp import SIPP
 from bench.stats import summarize
 
-
 QUICK = ["floor", "gap", "baselines", "barge-in", "capacity", "stall"]
 """What `--quick` runs when no scenario is named."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures calls on the wire.")
-    parser.add_argument("--quick", action="store_true", help="some scenarios, and few samples: minutes, not an hour")
+    parser.add_argument(
+        "--quick", action="store_true", help="some scenarios, and few samples: minutes, not an hour"
+    )
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="this scenario; may be repeated")
     parser.add_argument(
         "--out", type=Path, default=Path("bench-report"), help="folder (default: %(default)s)"
