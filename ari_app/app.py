@@ -22,6 +22,7 @@ from ari_app.desk import Desk
 from ari_app.errors import AriUnreachable
 from ari_app.happenings import Observer
 from ari_app.live import LiveCalls
+from ari_app.load import Load
 from ari_app.metrics import Metrics
 from ari_app.record.retention import tidy_for_ever
 from ari_app.rtp.endpoint import bind, own_address
@@ -56,7 +57,10 @@ class App:
         self._app_name = config.ari_app + suffix
         self._tag = server_tag(self._app_name, config.ari_url)
         self._metrics, self._live = Metrics(), LiveCalls()
-        self._calls = Calls(config, command=command, tag=self._tag, watchers=(self._metrics, self._live))
+        self._load = Load(config.max_lag_ms, self._metrics.observe_lag)
+        self._calls = Calls(
+            config, command=command, tag=self._tag, load=self._load, watchers=(self._metrics, self._live)
+        )
         self._client: AriClient
 
     # --- commands
@@ -110,7 +114,7 @@ class App:
                 Instance(state_directory(), self._tag, config.ari_url, self._app_name)
             )
             if self._is_server:
-                for chore in (self._tidy, self._metrics.measure_lag):
+                for chore in (self._tidy, self._load.measure):
                     stack.push_async_callback(_end, asyncio.create_task(chore(), name=chore.__name__))
             rtp_host = await own_address(config.rtp_host, config.ari_url)
             bind(rtp_host, config.rtp_ports).close()  # a wrong address is found now, not by a caller

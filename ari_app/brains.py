@@ -9,18 +9,20 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from ari_app.audio.tones import two_tones
+from ari_app.ari.instances import state_directory
 from ari_app.audio.vad import make_vad
 from ari_app.backend import OfflineBackend
 from ari_app.config import Config, Stage
-from ari_app.dialog.announcer import Sentence
+from ari_app.dialog.announcer import Script
 from ari_app.dialog.echo import Echo
+from ari_app.dialog.idle import Limits
 from ari_app.dialog.known_speech import KnownSpeech, rendered
 from ari_app.dialog.manner import PipelineSettings
+from ari_app.dialog.phrasebook import Phrasebook, texts_for
 from ari_app.dialog.pipeline import Pipeline
 from ari_app.dialog.ports import Brain, TextToSpeech
 from ari_app.dialog.sentences import pieces
-from ari_app.errors import ConfigError, EngineError
+from ari_app.errors import ConfigError
 from ari_app.models import LANGUAGE_LIST_MODELS
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings
@@ -31,11 +33,13 @@ from ari_app.openai_api.realtime_session import RealtimeClient
 from ari_app.openai_api.realtime_tts import RealtimeTextToSpeech
 from ari_app.openai_api.stt import OpenAiSpeechToText
 from ari_app.openai_api.tts import OpenAiTextToSpeech
+from ari_app.rehearsal import Render, Shelf, kept_on, rehearse_in_time, rehearse_the_rest
 from ari_app.settings import DEFAULT_SYSTEM_MESSAGE
 
 logger = logging.getLogger(__name__)
 
-RENDER_TIMEOUT_S = 10
+DEFAULT_LANGUAGES = ("en", "es")
+"""As DEFAULT_SYSTEM_MESSAGE has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,10 @@ class Brains:
     make: Callable[[], Brain]
     warm: tuple[Callable[[], Awaitable[None]], ...] = ()
     """Open the connections that the next call will use."""
-    goodbye: Sentence = Sentence()
-    """What a caller hears who is still there when the application stops."""
-    consent: Sentence = Sentence()
-    """What callers hear first when they are recorded."""
-    render: Callable[[str], Awaitable[bytes]] | None = None
-    """Speaks a sentence, 8 kHz; raises EngineError. None: this mode has no voice of its own."""
+    script: Script = Script()
+    """What the application itself says."""
+    render: Render | None = None
+    """None: this mode has no voice of its own."""
 
 
 BuildBrains = Callable[[Config, AsyncExitStack], Awaitable[Brains]]
@@ -88,14 +90,14 @@ async def build_brains(config: Config, stack: AsyncExitStack) -> Brains:
 
 
 async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: AsyncExitStack) -> Brains:
-    languages = (config.language,) if config.language else ()
     stt = OpenAiSpeechToText(
-        _settings(stages["stt"]), languages=languages, language_field=config.stt_language_field
+        _settings(stages["stt"]), languages=config.language, language_field=config.stt_language_field
     )
     chat = OpenAiChat(_settings(stages["chat"]), max_tokens=config.openai_max_tokens)
     tts = await text_to_speech(config, stages["tts"], stack)
     for stage in (stt, chat, tts):
         stack.push_async_callback(stage.close)
+    script = await _script(config, tts, stages["tts"], stack)
     settings = PipelineSettings(
         system_message=config.system_message,
         greeting=config.greeting or None,
@@ -107,39 +109,40 @@ async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: Async
         protect_greeting=config.protect_greeting,
         vad=config.vad,
         vad_threshold_dbfs=config.vad_threshold_dbfs,
-        apology_pcm=await _render(tts, config.apology),
-        hold_pcm=await _render(tts, config.hold),
+        phrases=script.phrases,
     )
-    goodbye, consent = await _announcements(config, tts)
-    voice = KnownSpeech(tts, await _by_heart(tts, config.greeting))
+    voice = KnownSpeech(tts, script.phrases.by_heart)
     return Brains(
         lambda: Pipeline(stt, chat, voice, settings),
         (stt.warm, chat.warm, tts.warm),
-        goodbye=goodbye,
-        consent=consent,
+        script=script,
         render=partial(rendered, tts),
     )
 
 
-async def _announcements(config: Config, tts: TextToSpeech) -> tuple[Sentence, Sentence]:
-    """The last words, and the first ones of a call that is recorded."""
-    goodbye = Sentence(config.goodbye, await _render(tts, config.goodbye))
-    if not (config.save_recordings and config.consent):
-        return goodbye, Sentence()
-    pcm = await _render(tts, config.consent)
-    return goodbye, Sentence(config.consent, pcm)
+async def _script(config: Config, tts: TextToSpeech, stage: Stage, stack: AsyncExitStack) -> Script:
+    """What the application says itself; the first language now, the others while it runs.
+
+    Raises:
+        EngineError: a key, model or voice is wrong.
+    """
+    consent = config.consent if config.save_recordings else ""
+    own = {purpose: getattr(config, purpose) for purpose in ("apology", "regret", "hold", "idle", "goodbye")}
+    first, *others = config.language or DEFAULT_LANGUAGES
+    phrases = Phrasebook(texts_for((first, *others), own), also=(consent, *pieces(config.greeting)))
+    render = kept_on(
+        Shelf(state_directory() / "speech", (stage.base_url, stage.model, config.openai_tts_voice)),
+        partial(rendered, tts),
+    )
+    await rehearse_in_time(phrases, phrases.missing(first), render)
+    task = asyncio.create_task(rehearse_the_rest(phrases, render), name="rehearse")
+    stack.push_async_callback(_cancelled, task)
+    return Script(phrases, consent, Limits(config.idle_seconds, config.max_call_seconds))
 
 
-async def _by_heart(tts: TextToSpeech, text: str) -> dict[str, bytes]:
-    """The speech of each piece of a text, as far as it can be had now."""
-    known: dict[str, bytes] = {}
-    try:
-        async with asyncio.timeout(RENDER_TIMEOUT_S):
-            for piece in pieces(text):
-                known[piece] = await rendered(tts, piece)
-    except (EngineError, TimeoutError) as error:
-        logger.warning("the greeting is not spoken in advance: %s", error or "no answer in time")
-    return known
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _settings(stage: Stage) -> StageSettings:
@@ -166,21 +169,19 @@ async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -
     )
     voice = RealtimeTextToSpeech(await _voice(config, stage, stack))
     stack.push_async_callback(voice.close)
+    script = await _script(config, voice, stage, stack)
     manners = Manners(
         greeting=config.greeting,
         vad=config.vad,
         vad_threshold_dbfs=config.vad_threshold_dbfs,
         min_speech_ms=config.barge_in_after_ms,
         protect_greeting=config.protect_greeting,
-        apology_pcm=await _render(voice, config.apology),
-        hold_pcm=await _render(voice, config.hold),
+        phrases=script.phrases,
     )
-    goodbye, consent = await _announcements(config, voice)
     prices = config.rt_prices
     return Brains(
         lambda: RealtimeBrain(client, manners, prices),
-        goodbye=goodbye,
-        consent=consent,
+        script=script,
         render=partial(rendered, voice),
     )
 
@@ -188,7 +189,6 @@ async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -
 def realtime_settings(config: Config, model: str) -> RealtimeSettings:
     """How a Realtime session is configured."""
     noise_reduction = config.openai_rt_noise_reduction
-    languages = (config.language,) if config.language else ()
     return RealtimeSettings(
         model=model,
         voice=config.openai_tts_voice,
@@ -206,7 +206,7 @@ def realtime_settings(config: Config, model: str) -> RealtimeSettings:
         transcription_field="languages"
         if config.openai_rt_transcription_model in LANGUAGE_LIST_MODELS
         else "language",
-        languages=languages,
+        languages=config.language,
         speed=config.openai_rt_speed,
         max_output_tokens=config.openai_rt_max_tokens,
         truncation=config.openai_rt_truncation,
@@ -226,19 +226,3 @@ async def _voice(config: Config, stage: Stage, stack: AsyncExitStack) -> Realtim
     )
     client = RealtimeClient(stage.base_url, stage.api_key, settings, listens=False)
     return await stack.enter_async_context(client)
-
-
-async def _render(tts: TextToSpeech, sentence: str) -> bytes:
-    """A local sentence for the day the engines fail, spoken while they work; without them, a tone."""
-    if not sentence:
-        return b""
-    try:
-        async with asyncio.timeout(RENDER_TIMEOUT_S):
-            return await rendered(tts, sentence)
-    except (EngineError, TimeoutError) as error:
-        if isinstance(error, EngineError) and error.permanent:
-            raise  # a wrong key or model is for the operator to mend now, not for callers to find out
-        logger.warning(
-            "“%s” can't be spoken, a tone takes its place: %s", sentence, error or "no answer in time"
-        )
-        return two_tones()

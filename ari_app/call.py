@@ -24,11 +24,11 @@ from ari_app.ari.outcome import Ending
 from ari_app.ari.rest import AriRest
 from ari_app.audio.codec import pcm16_to_slin, slin_to_pcm16
 from ari_app.dialog import ports
-from ari_app.errors import AriAppError, AriError
+from ari_app.errors import AriAppError
 from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress
+from ari_app.line import LineWatch
 from ari_app.record.recording import OpenRecorder, Recording
 from ari_app.rtp.endpoint import RtpEndpoint
-from ari_app.rtp.quality import LineQuality
 from ari_app.rtp.sender import RtpSender
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 SETUP_TIMEOUT_S = 10
 """Bridge, media and answer take some milliseconds; after this long the caller must not be kept waiting."""
 ABANDON_TIMEOUT_S = 2
-LINE_FIRST_S, LINE_EVERY_S = 3.0, 10.0
-"""When Asterisk is asked about the caller's line; RTCP reports come every 5 s."""
 TRANSFER_VARIABLE = "ARI_APP_TRANSFER"
 MAX_FACTS = 256
 """A call knows a few dozen facts in its life. When this many wait it is stuck, and is ended."""
@@ -62,6 +60,10 @@ class CallSettings:
     rtp_host: str = "127.0.0.1"
     rtp_ports: tuple[int, int] | None = None
     max_call_s: float = 3600
+    no_audio_s: float = 0
+    """A line that carries nothing for so long, in either direction, is hung up; 0: never."""
+    on_failure: str = "dialplan"
+    """What becomes of a caller whom the bot gives up: `dialplan`, `hangup`, or the extension that takes them."""
     handover_keys: str = ""
     """An inbound caller who presses one of them goes on in the dialplan."""
 
@@ -92,6 +94,8 @@ class Call:
         self._dial = dial
         self.is_inbound = dial is None
         self.observers = observers
+        self.on_hold: Callable[[bool], None] = lambda held: None
+        """Is told when the far end holds the call, and when it takes it back."""
         self.tap: Callable[[str, bytes], None] | None = None
         """Is given each frame of `caller` and `bot`."""
         self.far_id = caller_channel_id or object_id(settings.tag, call_id, Kind.CALLEE)
@@ -105,7 +109,12 @@ class Call:
         self.recording = Recording(open_recorder)
         self._conversing = False
         self._transfer_to = ""
-        self._line: LineQuality | None = None
+        self._line = LineWatch(
+            lambda: ari.line_quality(self.far_id),
+            observe=lambda quality: self._observe(LineHeard(quality)),
+            dead=self.hang_up,
+            limit_s=settings.no_audio_s,
+        )
         self._watching: asyncio.Task[None] | None = None
         self.known_channels: set[str] = set()
         """Channels of this call that exist for all we know."""
@@ -135,6 +144,12 @@ class Call:
 
     def push_event(self, event: events.Event) -> None:
         """An ARI event about one of this call's objects. Never blocks, never raises."""
+        if isinstance(event, events.ChannelHold) and event.channel_id == self.far_id:
+            logger.info(
+                "the other side %s", "holds the call" if event.held else "took the call back from hold"
+            )
+            self._line.held = event.held
+            self.on_hold(event.held)
         fact = facts.fact_of(
             event,
             far_id=self.far_id,
@@ -206,7 +221,7 @@ class Call:
             case State.TALKING:
                 limit_s = self._settings.max_call_s
                 self._set_timer(limit_s, facts.HangupWanted(f"the limit of {limit_s:g} s was reached"))
-                self._watching = asyncio.create_task(self._watch_line(), name=f"{self.call_id}-line")
+                self._watching = asyncio.create_task(self._line.run(), name=f"{self.call_id}-line")
                 self._observe(Progress("talking"))
 
     def _set_timer(self, delay_s: float, fact: facts.Fact) -> None:
@@ -254,7 +269,8 @@ class Call:
             case facts.HandBack(result=result):
                 if self._transfer_to:
                     await self._ari.set_variable(self.far_id, TRANSFER_VARIABLE, self._transfer_to)
-                await self._ari.hand_back(self.far_id, result)
+                ending = self._flow.ending
+                await self._ari.hand_back(self.far_id, result, ending.detail if ending else "")
             case facts.HangUpMedia():
                 await self._hang_up_media()
             case facts.DeleteBridge():
@@ -328,8 +344,17 @@ class Call:
         if isinstance(fact, ports.EngineFailed):
             logger.warning("turn %d: %s failed: %s", fact.turn, fact.stage, fact.message)
         elif isinstance(fact, ports.GaveUp):
-            self._push(facts.HandBackWanted("failed", fact.reason))
+            self._give_up(fact.reason)
+        elif isinstance(fact, ports.Concluded):
+            self._push(facts.HangupWanted(fact.reason))
         self._observe(fact)
+
+    def _give_up(self, why: str) -> None:
+        """The bot can't go on: do with the caller what the operator chose."""
+        result = {"dialplan": "failed", "hangup": ""}.get(self._settings.on_failure, "transfer")
+        if result == "transfer":
+            self._transfer_to = self._settings.on_failure
+        self._push(facts.HandBackWanted(result, why, failed=True))
 
     def _observe(self, what: Happening) -> None:
         for observer in self.observers:
@@ -338,21 +363,11 @@ class Call:
             except Exception:  # who only looks on must not silence the bot
                 logger.exception("an observer failed")
 
-    async def _watch_line(self) -> None:
-        """Ask Asterisk how the line is, now and then."""
-        delay_s = LINE_FIRST_S
-        while True:
-            await asyncio.sleep(delay_s)
-            delay_s = LINE_EVERY_S
-            with contextlib.suppress(AriError):  # it hung up, or its technology has no RTP
-                self._line = await self._ari.line_quality(self.far_id)
-                self._observe(LineHeard(self._line))
-
     # --- the end
 
     def _report_end(self, ending: Ending) -> None:
         counters = asdict(self._endpoint.counters) if self._endpoint is not None else {}
-        line = self._line
+        line = self._line.latest
         heard = f"; line MOS {line.mos:.1f}, {line.lost_percent:.1f} % lost" if line else ""
         logger.info("call ended: %s%s; rtp %s", ending, heard, counters)
         if line is not None:

@@ -23,6 +23,7 @@ from ari_app.config import Config
 from ari_app.dialog.announcer import Announcer
 from ari_app.errors import AriError, LimitReached, NoSuchCall
 from ari_app.happenings import Observer
+from ari_app.load import Load
 from ari_app.logs import mask_number
 from ari_app.outbound import Outbound
 from ari_app.record.files import seal_for
@@ -44,7 +45,7 @@ class Watcher(Protocol):
         ...
 
     def refused(self, why: str) -> None:
-        """A caller was not taken: `busy` or `stopping`."""
+        """A caller was not taken: `busy`, `overloaded` or `stopping`."""
         ...
 
 
@@ -63,13 +64,23 @@ class Calls:
         config: all settings.
         command: names the recordings.
         tag: names this instance in object ids.
+        load: no call is taken while it is too high.
         watchers: see every call.
 
     `attach` comes before the first event.
     """
 
-    def __init__(self, config: Config, *, command: str, tag: str, watchers: Sequence[Watcher] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        command: str,
+        tag: str,
+        load: Load,
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
         self._config = config
+        self._load = load
         self._command = command
         self._tag = tag
         self._watchers = watchers
@@ -132,10 +143,11 @@ class Calls:
         channel = event.channel
         if parse_object_id(channel.id) is not None:
             self.own(asyncio.create_task(self._try(self._ari.hangup(channel.id))))
-        elif (why := self._why_full()) is not None:
+        elif (refusal := self._refusal()) is not None:
+            word, why = refusal
             logger.warning("call from %s refused: %s", mask_number(channel.caller_number), why)
             for watcher in self._watchers:
-                watcher.refused("stopping" if self.draining else "busy")
+                watcher.refused(word)
             self.own(asyncio.create_task(self._try(self._ari.hand_back(channel.id, "busy"))))
         else:
             # The dialplan says Stasis(ari_app,inbound,NUMBER CALLED), which is ours and no secret.
@@ -155,11 +167,18 @@ class Calls:
             )
             self.start(call)
 
-    def _why_full(self) -> str | None:
+    def _refusal(self) -> tuple[str, str] | None:
+        """Why no call can be taken now, in a word and in a clause."""
+        config = self._config
+        lines = config.max_calls
+        if config.rtp_ports is not None:
+            lines = min(lines, config.rtp_ports[1] - config.rtp_ports[0] + 1)
         if self.draining:
-            return STOPPING
-        if len(self._held) >= self._config.max_calls:
-            return f"all {self._config.max_calls} lines are taken"
+            return "stopping", STOPPING
+        if len(self._held) >= lines:
+            return "busy", f"all {lines} lines are taken (MAX_CALLS, RTP_PORTS)"
+        if self._load.too_high:
+            return "overloaded", f"the machine is too busy: {self._load.lag_ms:.0f} ms late (MAX_LAG_MS)"
         return None
 
     async def _try(self, request: Awaitable[None]) -> None:
@@ -182,7 +201,7 @@ class Calls:
         config = self._config
         call_id = secrets.token_hex(CALL_LENGTH // 2)
         about = {"call": call_id, "mode": config.mode, **about}
-        announcer = Announcer(self.brains.make(), opening=self.brains.consent, goodbye=self.brains.goodbye)
+        announcer = Announcer(self.brains.make(), self.brains.script)
         call = Call(
             call_id,
             ari=self._ari,
@@ -193,12 +212,15 @@ class Calls:
                 rtp_host=self._rtp_host,
                 rtp_ports=config.rtp_ports,
                 max_call_s=config.max_call_seconds,
+                no_audio_s=config.no_audio_seconds,
+                on_failure=config.on_failure,
                 handover_keys=config.handover_keys,
             ),
             caller_channel_id=caller_channel_id,
             dial=dial,
             open_recorder=partial(self._open_recorder, about) if config.save_recordings else None,
         )
+        call.on_hold = announcer.hold
         call.observers = (*(watcher.begin(call, about) for watcher in self._watchers), *observers)
         self._held[call_id] = Held(call, announcer)
         self.own(asyncio.create_task(self._warm_engines(), name=f"warm-{call_id}"))
@@ -273,8 +295,8 @@ class Calls:
         Raises:
             ConfigError, LimitReached, SetupError: see `Outbound.allowed`; all lines may be taken, too.
         """
-        if (why := self._why_full()) is not None:
-            raise LimitReached(f"{why}: wait, or raise MAX_CALLS.")
+        if (refusal := self._refusal()) is not None:
+            raise LimitReached(f"{refusal[1]}: wait, or raise the limit.")
         with contextlib.ExitStack() as stack:
             dial = stack.enter_context(self.outbound.allowed(number))
             call = self.call_out(number, dial)

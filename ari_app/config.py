@@ -53,6 +53,7 @@ class Config:
     rtp_host: str
     rtp_ports: tuple[int, int] | None
     max_calls: int
+    max_lag_ms: int
     dial_endpoint: str
     caller_id: str
     country_code: str
@@ -64,6 +65,7 @@ class Config:
     dial_daily_minutes: int
     ring_timeout: int
     max_call_seconds: int
+    no_audio_seconds: int
     mode: str
     system_message: str
     greeting: str
@@ -75,10 +77,14 @@ class Config:
     protect_greeting: bool
     vad: str
     vad_threshold_dbfs: float
-    language: str
+    language: tuple[str, ...]
     apology: str
+    regret: str
     hold: str
     goodbye: str
+    idle: str
+    idle_seconds: int
+    on_failure: str
     handover_keys: str
     openai_api_key: str = field(repr=False)
     openai_base_url: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ari_app.calls import Calls
-from ari_app.dialog.announcer import Sentence
+from ari_app.dialog.phrasebook import Sentence
 from ari_app.errors import NoSuchCall
 
 

@@ -5,7 +5,6 @@ Nothing in a label comes from a caller: their number of values is bounded.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Mapping
 
@@ -32,7 +31,6 @@ STAGE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5
 CALL_BUCKETS_S = (5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 LAG_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 MOS_BUCKETS = (1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.3, 4.4, 4.5)
-LAG_EVERY_S = 0.25
 
 STAGES = (
     ("transcript", "speech_end_at", "transcript_at"),
@@ -103,17 +101,13 @@ class Metrics:
         self._connections.inc()
         self._swept.inc(swept)
 
+    def observe_lag(self, lag_s: float) -> None:
+        """The event loop was so late."""
+        self._lag.observe(lag_s)
+
     def exposition(self) -> bytes:
         """All figures in Prometheus' text format."""
         return generate_latest(self.registry)
-
-    async def measure_lag(self) -> None:
-        """Take the pulse of the event loop, for ever."""
-        loop = asyncio.get_running_loop()
-        while True:
-            before = loop.time()
-            await asyncio.sleep(LAG_EVERY_S)
-            self._lag.observe(max(loop.time() - before - LAG_EVERY_S, 0.0))
 
     # --- Watcher
 

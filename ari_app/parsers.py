@@ -165,11 +165,12 @@ def dial_entries(value: str) -> tuple[str, ...]:
     return entries
 
 
-def language(value: str) -> str:
-    """An ISO 639-1 code, or nothing."""
-    if not re.fullmatch(r"([a-z]{2,3})?", value):
-        raise ValueError("must be a language code of two letters, such as en or es")
-    return value
+def languages(value: str) -> tuple[str, ...]:
+    """ISO 639-1 codes by commas, or nothing."""
+    codes = tuple(dict.fromkeys(code.strip() for code in value.split(","))) if value else ()
+    if not all(re.fullmatch(r"[a-z]{2,3}", code) for code in codes):
+        raise ValueError("must be language codes of two letters, such as en or en,es")
+    return codes
 
 
 def port_range(value: str) -> tuple[int, int] | None:
@@ -215,6 +216,13 @@ def token(text: str) -> str:
     if text and (len(text) < 16 or not re.fullmatch(r"[!-~]+", text)):
         raise ValueError("must have 16 characters or more, without spaces")
     return text
+
+
+def failure_policy(value: str) -> str:
+    """`dialplan`, `hangup`, or an extension."""
+    if value not in ("dialplan", "hangup") and not re.fullmatch(r"[0-9*#]{1,32}", value, re.ASCII):
+        raise ValueError("must be dialplan, hangup, or an extension of digits, * and #")
+    return value
 
 
 def extension(text: str) -> str:

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 from ari_app import parsers
 from ari_app.models import ANY_SPEECH_MODEL, REALTIME_VOICE_MODEL
+from ari_app.phrases import PHRASES
 
 DEFAULT_SYSTEM_MESSAGE = (
     "You are a helpful assistant on a phone call. The caller may speak English or Spanish: "
     "detect the language first and always answer in it. "
     "Keep answers short and easy to understand over the phone."
 )
+
+
+_SAID = PHRASES["en"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Calls at the same time; more are refused. Never more than SIP_RTP_PORTS has room for",
         parsers.number(1, 1000, "calls"),
     ),
+    Setting(
+        "MAX_LAG_MS",
+        "100",
+        "No call is taken while the application itself is late by more, in ms (median of 2 s): those that go on would "
+        "hear it; 0: never mind",
+        parsers.number_or_off(20, 5000, "ms"),
+    ),
     # Outbound calls
     Setting(
         "DIAL_ENDPOINT",
@@ -129,9 +140,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "MAX_CALL_SECONDS",
         "3600",
-        "End any call after this many seconds",
+        "End any call after this many seconds, with a warning half a minute before",
         parsers.number(10, 86400, "s"),
         "--max-call-seconds",
+    ),
+    Setting(
+        "NO_AUDIO_SECONDS",
+        "60",
+        "Hang up a line that carried nothing for so long, to the caller or from them, unless they hold the call; some "
+        "phones send nothing in silence; 0: never",
+        parsers.number_or_off(20, 3600, "s"),
     ),
     # Conversation
     Setting(
@@ -208,26 +226,48 @@ SETTINGS: tuple[Setting, ...] = (
         "--vad-threshold-dbfs",
     ),
     Setting(
-        "LANGUAGE", "", "Language of the callers (ISO code); empty: detected", parsers.language, "--language"
+        "LANGUAGE",
+        "",
+        "Languages of the callers (ISO codes by commas), the usual one first; empty: detected, and English and Spanish "
+        "for what the application says itself",
+        parsers.languages,
+        "--language",
     ),
     Setting(
         "APOLOGY",
-        "I am sorry, I am having trouble right now. Please say that again.",
-        "Sentence played when an engine fails, rendered when the application starts",
+        _SAID["apology"],
+        "Sentence played when an engine fails. This and the next four are spoken in advance, and in the caller's "
+        "language unless you change them",
         parsers.text,
         "--apology",
     ),
+    Setting("REGRET", _SAID["regret"], "Last words before the bot gives a call up"),
     Setting(
         "HOLD",
-        "One moment, please.",
+        _SAID["hold"],
         "Sentence played when an answer takes long; empty: silence",
         parsers.text,
         "--hold",
     ),
     Setting(
         "GOODBYE",
-        "I am sorry, I have to hang up now. Goodbye.",
-        "What callers hear who are still there when the server stops; made at start",
+        _SAID["goodbye"],
+        "What callers hear who are still there when the server stops",
+    ),
+    Setting("IDLE", _SAID["idle"], "What a caller is asked after IDLE_SECONDS"),
+    Setting(
+        "IDLE_SECONDS",
+        "30",
+        "Silence on both sides after which the bot asks, and hangs up after half as long again without an answer; "
+        "0: never",
+        parsers.number_or_off(5, 3600, "s"),
+    ),
+    Setting(
+        "ON_FAILURE",
+        "dialplan",
+        "What becomes of callers whose call the bot gives up: dialplan (it goes on, ARI_APP_RESULT=failed), hangup, or "
+        "an extension to transfer them to (ARI_APP_RESULT=transfer); who was called is hung up",
+        parsers.failure_policy,
     ),
     Setting(
         "HANDOVER_KEYS",

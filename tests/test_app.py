@@ -34,6 +34,7 @@ from ari_app.errors import (
     SetupError,
 )
 from ari_app.happenings import Ended, Happening, Progress
+from ari_app.load import REMEMBERED
 from tests.fakes.asterisk import Channel, FakeAsterisk, until
 from tests.fakes.call_bench import frame, free_port, media_of, nothing_leaks
 from tests.fakes.openai_server import error, fake_openai, speech
@@ -572,3 +573,29 @@ async def test_secrets_stay_out_of_the_log(asterisk: FakeAsterisk, caplog: pytes
     password = base64.b64encode(f"{asterisk.user}:{asterisk.password}".encode()).decode()
     for secret in (KEY, asterisk.password, password):
         assert secret not in log
+
+
+# --- admission ---------------------------------------------------------------------------------------
+
+
+async def test_no_more_callers_than_ports(asterisk: FakeAsterisk) -> None:
+    port = free_port()
+    async with serving(asterisk, MAX_CALLS="9", RTP_PORTS=f"{port}-{port}") as served:
+        await served.call("1700000000.1")
+        asterisk.caller_arrives("1700000000.2", app="bot")
+        await until(lambda: asterisk.channels["1700000000.2"].variables.get("ARI_APP_RESULT") == "busy")
+        assert "1700000000.2" in asterisk.channels and len(served.app._calls) == 1
+
+
+async def test_an_overloaded_machine_takes_no_call_until_it_has_recovered(
+    asterisk: FakeAsterisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(asterisk, MAX_LAG_MS="50") as served:
+        for _ in range(REMEMBERED):
+            served.app._load.push(0.08)
+        asterisk.caller_arrives("1700000000.1", app="bot")
+        await until(lambda: asterisk.channels["1700000000.1"].variables.get("ARI_APP_RESULT") == "busy")
+        assert "80 ms late (MAX_LAG_MS)" in caplog.text
+        for _ in range(REMEMBERED):
+            served.app._load.push(0.001)
+        await served.call("1700000000.2")

@@ -19,7 +19,7 @@ import pytest
 from ari_app import call as call_module
 from ari_app.ari import transport
 from ari_app.ari.client import AriClient
-from ari_app.ari.events import Event, StasisStart
+from ari_app.ari.events import Event, StasisStart, parse_event
 from ari_app.ari.outcome import Ending, Outcome
 from ari_app.call import Call, CallSettings, Dial
 from ari_app.dialog import ports
@@ -670,6 +670,50 @@ async def test_a_brain_that_gives_up(bench: Bench, caplog: pytest.LogCaptureFixt
     assert bench.handed_back == "failed"
     assert failed in bench.seen
     assert any("chat failed: no answer" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("policy", "result", "target"),
+    [("dialplan", "failed", None), ("hangup", None, None), ("700", "transfer", "700")],
+)
+async def test_what_becomes_of_a_caller_whom_the_bot_gives_up_is_the_operators_choice(
+    bench: Bench, policy: str, result: str | None, target: str | None
+) -> None:
+    brain = ScriptedBrain()
+    _, running = bench.call_in(brain, on_failure=policy)
+    await until(lambda: len(brain.frames) > 0)
+    brain.report(ports.GaveUp("chat: `no` answer\n${SHELL(x)}"))
+    assert await ended(running) == Ending(Outcome.FAILED, "us", "chat: `no` answer\n${SHELL(x)}")
+    if result is None:
+        assert CALLER not in bench.asterisk.channels
+    else:
+        assert bench.handed_back == result
+        variables = bench.asterisk.channels[CALLER].variables
+        assert variables.get("ARI_APP_TRANSFER") == target
+        assert variables["ARI_APP_REASON"] == "chat: no answer SHELL x"
+
+
+async def test_a_conversation_that_is_concluded_is_hung_up(bench: Bench) -> None:
+    brain = ScriptedBrain()
+    _, running = bench.call_in(brain)
+    await until(lambda: len(brain.frames) > 0)
+    brain.report(ports.Concluded("nobody spoke"))
+    assert await ended(running) == Ending(Outcome.ANSWERED, "us", "nobody spoke")
+    assert CALLER not in bench.asterisk.channels
+
+
+async def test_who_holds_the_call_is_told_to_those_who_count_the_silence(bench: Bench) -> None:
+    brain = ScriptedBrain()
+    call, running = bench.call_in(brain)
+    held: list[bool] = []
+    call.on_hold = held.append
+    await until(lambda: len(brain.frames) > 0)
+    for kind in ("ChannelHold", "ChannelUnhold"):
+        call.push_event(parse_event(json.dumps({"type": kind, "channel": {"id": CALLER}})))
+        call.push_event(parse_event(json.dumps({"type": kind, "channel": {"id": "somebody else"}})))
+    assert held == [True, False]
+    bench.asterisk.hang_up(CALLER)
+    await ended(running)
 
 
 async def test_a_fault_of_one_brain_does_not_touch_another_call(bench: Bench) -> None:

@@ -348,7 +348,8 @@ class CallFlow:
             case HangupWanted():
                 return Ending(spoke, "us", fact.why)
             case HandBackWanted():
-                good = self._connected and fact.result in ("completed", "handover", "transfer")
+                wanted = fact.result in ("completed", "handover", "transfer")
+                good = self._connected and wanted and not fact.failed
                 return Ending(Outcome.ANSWERED if good else Outcome.FAILED, "us", fact.why)
             case RingTimedOut() if self._rang:
                 return Ending(Outcome.NO_ANSWER, "us", "it rang until the ring timeout")

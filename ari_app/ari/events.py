@@ -149,6 +149,14 @@ class UnknownEvent:
     channel_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ChannelHold:
+    """The far end put the call on hold, or took it back (ARI: ChannelHold, ChannelUnhold)."""
+
+    channel_id: str
+    held: bool
+
+
 ChannelEvent = (
     StasisStart
     | StasisEnd
@@ -159,6 +167,7 @@ ChannelEvent = (
     | ChannelDtmfReceived
     | ChannelLeftBridge
     | ChannelVanished
+    | ChannelHold
 )
 """The events that belong to one channel: each has `channel_id`."""
 
@@ -276,6 +285,8 @@ _PARSERS: Mapping[str, Callable[[Json], Event]] = {
     "ChannelLeftBridge": lambda event: ChannelLeftBridge(
         _channel_id(event), _field(_field(event, "bridge", dict), "id", str, "bridge.")
     ),
+    "ChannelHold": lambda event: ChannelHold(_channel_id(event), True),
+    "ChannelUnhold": lambda event: ChannelHold(_channel_id(event), False),
     "ApplicationReplaced": lambda event: ApplicationReplaced(_text(event, "application")),
 }
 

@@ -194,8 +194,10 @@ class HandBackWanted:
     """We end the call, and the dialplan goes on with the caller (a callee is hung up)."""
 
     result: str
-    """For ARI_APP_RESULT: completed, handover, transfer, failed, busy."""
+    """For ARI_APP_RESULT: completed, handover, transfer, failed, busy; empty: the caller is hung up, too."""
     why: str
+    failed: bool = False
+    """The bot could not go on, whoever takes the caller now."""
 
 
 Fact = (

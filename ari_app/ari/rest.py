@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 RESULT_VARIABLE = "ARI_APP_RESULT"
 """Channel variable that tells the dialplan how the conversation went."""
+REASON_VARIABLE = "ARI_APP_REASON"
+MAX_REASON_CHARS = 160
 
 NOISE = ("ChannelVarset", "ChannelDialplan")
 """Events nobody reads: about a dozen per call and hang-up."""
@@ -205,9 +207,11 @@ class AriRest:
             priority=priority,
         )
 
-    async def hand_back(self, channel_id: str, result: str) -> None:
-        """Set ARI_APP_RESULT and go on in the dialplan."""
+    async def hand_back(self, channel_id: str, result: str, reason: str = "") -> None:
+        """Set ARI_APP_RESULT, and ARI_APP_REASON in harmless characters, and go on in the dialplan."""
         await self.set_variable(channel_id, RESULT_VARIABLE, result)
+        if reason:
+            await self.set_variable(channel_id, REASON_VARIABLE, dialplan_safe(reason))
         await self.continue_in_dialplan(channel_id)
 
     async def line_quality(self, channel_id: str) -> LineQuality:
@@ -311,3 +315,9 @@ def _all(attempted: str, parse: Callable[[Any], T], reply: Any) -> list[T]:
         return [parse(item) for item in reply]
     except ValueError as error:
         raise AriError(attempted, None, str(error)) from error
+
+
+def dialplan_safe(text: str) -> str:
+    """Text for a channel variable, without what an expression, an application's arguments or a shell would take for
+    more than a character (README-SERIOUSLY.bestpractices of Asterisk, "Filtering data")."""
+    return " ".join(re.sub(r"[^A-Za-z0-9.:_-]+", " ", text).split())[:MAX_REASON_CHARS]

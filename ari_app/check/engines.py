@@ -71,9 +71,8 @@ async def _try_pipeline(
     stack.push_async_callback(tts.close)
     chat = OpenAiChat(_settings(stages["chat"]), max_tokens=config.openai_max_tokens)
     stack.push_async_callback(chat.close)
-    languages = (config.language,) if config.language else ()
     stt = OpenAiSpeechToText(
-        _settings(stages["stt"]), languages=languages, language_field=config.stt_language_field
+        _settings(stages["stt"]), languages=config.language, language_field=config.stt_language_field
     )
     stack.push_async_callback(stt.close)
     spoken = bytearray()

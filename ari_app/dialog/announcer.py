@@ -1,75 +1,86 @@
-"""The brain around a brain: what the application itself says, first, in between and last. Shell."""
+"""The brain around a brain: what the application itself says, first, in between and last, and when. Shell."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ari_app.audio.format import bytes_to_ms
 from ari_app.dialog.history import heard_part
+from ari_app.dialog.idle import Due, Limits, Watch
+from ari_app.dialog.phrasebook import NO_PHRASES, Phrasebook, Sentence
 from ari_app.dialog.ports import (
     BargeIn,
     BotSaid,
     BotSpeechStarted,
     Brain,
     CallerSaid,
+    Concluded,
     Fact,
-    ItemFinished,
     ItemStarted,
     Playout,
     PlayoutMark,
 )
 
+logger = logging.getLogger(__name__)
+
 OPENING = "announcement"
 GOODBYE = "goodbye"
 GRACE_S = 2.0
 """Playout reaches the end of a sentence that waits for nothing within its length and this."""
+REASONS = {
+    Due.PARTING: "nobody spoke for a long time",
+    Due.LIMIT: "the longest time for a call is over (MAX_CALL_SECONDS)",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
-    """Something that is said as it stands."""
+class Script:
+    """What all calls of the process have said to them."""
 
-    text: str = ""
-    pcm: bytes = field(default=b"", repr=False)
-    """Its speech at 8 kHz; without any it is not said."""
+    phrases: Phrasebook = NO_PHRASES
+    opening: str = ""
+    """What callers hear before all else, whole: nothing they say meanwhile is heard."""
+    limits: Limits = Limits()
 
 
 class Announcer:
-    """Implements `Brain` by another one.
+    """Implements `Brain` by another one."""
 
-    Args:
-        opening: what callers hear before all else, whole: nothing they say meanwhile is heard.
-        goodbye: the last words; without any, a goodbye is silent.
-    """
-
-    def __init__(self, brain: Brain, *, opening: Sentence, goodbye: Sentence) -> None:
+    def __init__(self, brain: Brain, script: Script) -> None:
         self._brain = brain
-        self._opening = opening
-        self._goodbye = goodbye
+        self._script = script
+        farewell = script.phrases.get("limit")
+        self._watch = Watch(script.limits, farewell_ms=bytes_to_ms(len(farewell.pcm)))
+        self._language: str | None = None
+        """The caller's, where the engine names it."""
         self._playout: Playout | None = None
         self._report: Callable[[Fact], None] = lambda fact: None
-        self._started = self._leaving = False
+        self._started = self._leaving = self._held = False
         self._opened = asyncio.Event()
         self._over = asyncio.Event()
         """Everything is said, or nobody is left to hear it."""
+        self._parting: asyncio.Task[None] | None = None
         self._turn = 0
         self._remarks: dict[str, Sentence] = {}
-        """What was said in between and is not over, by playout item."""
+        """What was said in between or last and is not over, by playout item."""
         self._count = 0
 
-    async def say_goodbye(self) -> None:
+    async def say_goodbye(self, purpose: str = "goodbye") -> None:
         """End the conversation and say the last words; returns when they were heard. Nothing without a caller."""
-        if self._playout is None or self._over.is_set() or self._leaving or not self._goodbye.pcm:
+        last_words = self._script.phrases.get(purpose, self._language)
+        if self._playout is None or self._over.is_set() or self._leaving or not last_words.pcm:
             return
         self._leaving = True
         await self._brain.close()
         self._playout.clear()
         self._conclude_remarks()
-        self._play(GOODBYE, self._goodbye)
-        await self._heard(self._over, self._goodbye)
+        self._remarks[GOODBYE] = last_words
+        self._play(GOODBYE, last_words)
+        await self._heard(self._over, last_words)
 
     def say(self, sentence: Sentence) -> bool:
         """Say it after what is being said now, in the bot's name; the bot knows of it. False when it is too late."""
@@ -81,6 +92,10 @@ class Announcer:
         self._play(item, sentence)
         self._brain.note_said(sentence.text)
         return True
+
+    def hold(self, held: bool) -> None:
+        """The far end holds the call, or takes it back: silence is as it should be meanwhile."""
+        self._held = held
 
     def _play(self, item: str, sentence: Sentence) -> None:
         assert self._playout is not None
@@ -108,9 +123,27 @@ class Announcer:
     def _on_fact(self, fact: Fact) -> None:
         if isinstance(fact, CallerSaid):
             self._turn = fact.turn
+            self._language = fact.language
         elif isinstance(fact, BargeIn):
             self._conclude_remarks()
+        self._watch.push_fact(fact)
         self._report(fact)
+
+    def _attend(self, due: Due) -> None:
+        """Say what is due now."""
+        purpose = due.name.lower()
+        if due not in REASONS:
+            if (sentence := self._script.phrases.get(purpose, self._language)).pcm:
+                self.say(sentence)
+        elif self._parting is None:
+            self._parting = asyncio.create_task(self._part(purpose, REASONS[due]), name="parting")
+
+    async def _part(self, purpose: str, reason: str) -> None:
+        try:
+            await self.say_goodbye(purpose)
+        except Exception:  # a brain that does not close must not keep the line open
+            logger.exception("the last words failed")
+        self._report(Concluded(reason))
 
     # --- Brain ---------------------------------------------------------------------------------------
 
@@ -119,26 +152,28 @@ class Announcer:
 
     async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
         self._playout, self._report = playout, report
-        if self._opening.pcm:
-            self._play(OPENING, self._opening)
-            await self._heard(self._opened, self._opening)
-            report(BotSaid(0, self._opening.text, self._opening.text, False, self._opening.pcm))
+        opening = self._script.phrases.sentence(self._script.opening)
+        if opening.pcm:
+            self._play(OPENING, opening)
+            await self._heard(self._opened, opening)
+            report(BotSaid(0, opening.text, opening.text, False, opening.pcm))
         if not self._leaving:
             self._started = True
             await self._brain.start(playout, self._on_fact)
 
     def push_audio(self, frame: bytes, now: float) -> None:
-        if self._started and not self._leaving:
-            self._brain.push_audio(frame, now)
+        if not self._started or self._leaving:
+            return
+        self._brain.push_audio(frame, now)
+        assert self._playout is not None
+        if due := self._watch.push_frame(waiting=not (self._held or self._playout.speaking)):
+            self._attend(due)
 
     def push_sent(self, frame: bytes) -> None:
         self._brain.push_sent(frame)
 
     def push_mark(self, mark: PlayoutMark, now: float) -> None:
-        if mark.item_id == GOODBYE:
-            if isinstance(mark, ItemFinished):
-                self._over.set()
-        elif mark.item_id == OPENING:
+        if mark.item_id == OPENING:
             if isinstance(mark, ItemStarted):
                 self._report(BotSpeechStarted(0, now))
             else:
@@ -148,6 +183,8 @@ class Announcer:
                 self._report(BotSpeechStarted(self._turn, now))
             else:
                 self._conclude_remarks(heard_all=mark.item_id)
+                if mark.item_id == GOODBYE:
+                    self._over.set()
         elif not self._leaving:
             self._brain.push_mark(mark, now)
 
@@ -159,4 +196,7 @@ class Announcer:
         self._opened.set()
         if self._playout is not None:
             self._conclude_remarks()
+        if self._parting is not None:
+            self._parting.cancel()
+            await asyncio.gather(self._parting, return_exceptions=True)
         await self._brain.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ari_app.dialog.phrasebook import NO_PHRASES, Phrasebook
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineSettings:
@@ -25,11 +27,9 @@ class PipelineSettings:
     """What is said over the bot in fewer words does not interrupt it."""
     protect_greeting: bool = False
     """What is said over the greeting is not heard."""
-    apology_pcm: bytes = b""
-    """A local sentence for when an engine fails: that there is trouble, and to please say it again."""
-    hold_pcm: bytes = b""
-    """A local sentence for when nothing could be heard `hold_after_s` after the end of a turn."""
+    phrases: Phrasebook = NO_PHRASES
     hold_after_s: float = 2.5
+    """When nothing could be heard so long after the end of a turn, the caller is asked for patience."""
     stt_deadline_s: float = 5.0
     """For the whole transcript."""
     chat_deadline_s: float = 5.0

@@ -47,7 +47,7 @@ from ari_app.dialog.ports import (
 )
 from ari_app.dialog.response import Response
 from ari_app.dialog.sentences import pieces
-from ari_app.dialog.stopgap import Stopgap
+from ari_app.dialog.stopgap import LAST_WORDS, Stopgap
 from ari_app.dialog.thought import thoughts
 from ari_app.dialog.turn import Turn
 from ari_app.dialog.turns import TurnEnded, TurnPaused, TurnResumed, TurnSettings, TurnStarted, TurnTracker
@@ -87,7 +87,7 @@ class Pipeline:
         self._answering: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         """Bounded by the deadlines: a turn lasts longer than a second, transcribing it at most seconds."""
-        self._stopgap = Stopgap()
+        self._stopgap = Stopgap(settings.phrases)
         self._failures = 0
         self._misunderstood = 0
         self._doubt: TurnStarted | None = None
@@ -223,7 +223,7 @@ class Pipeline:
         """The turn is over: its words count, and its answer may be heard."""
         self._latest, self._number = turn, turn.number
         self._stopgap.cancel()
-        if self._settings.hold_pcm and turn.ended:
+        if turn.ended:
             self._stopgap.play_later(self._settings.hold_after_s, lambda: self._play_hold(turn))
         turn.committed.set()
         self._settle(turn)
@@ -297,6 +297,7 @@ class Pipeline:
         if turn.words:
             self._misunderstood = 0
             self._unheard, self._unfinished = "", False
+            self._stopgap.language = turn.language or self._stopgap.language
             self._history.add_user(turn.words)
             self._report(CallerSaid(turn.number, turn.words, turn.language, turn.ended.pcm))
             turn.ended = replace(turn.ended, pcm=b"")  # nobody needs it any more, and the turn lives on
@@ -310,7 +311,7 @@ class Pipeline:
         waiting = not (self._history.unanswered or self._unheard)
         if self._misunderstood >= MISUNDERSTOOD_BEFORE_REPROMPT and waiting:
             self._misunderstood = 0
-            self._stopgap.play(turn.number, "reprompt", self._settings.apology_pcm)
+            self._stopgap.play(turn.number, "apology", name="reprompt")
 
     # --- answering -----------------------------------------------------------------------------------
 
@@ -375,17 +376,18 @@ class Pipeline:
         self._report(EngineFailed(turn.number, error.stage, error.message, error.permanent, error.kind))
         if not self._may_speak(turn):
             return  # the caller went on; the later turn will see for itself
-        self._stopgap.play(turn.number, "apology", self._settings.apology_pcm)
-        if error.permanent or self._failures >= self._settings.max_failures:
-            self._deaf = True
-            if self._settings.apology_pcm:
-                await self._stopgap.apology_heard()
-            self._conclude()
-            self._report(GaveUp(str(error)))
+        if not (error.permanent or self._failures >= self._settings.max_failures):
+            self._stopgap.play(turn.number, "apology")
+            return
+        self._deaf = True
+        if self._stopgap.play(turn.number, LAST_WORDS):
+            await self._stopgap.last_words_heard()
+        self._conclude()
+        self._report(GaveUp(str(error)))
 
     def _play_hold(self, turn: Turn) -> None:
         if self._may_speak(turn) and not self._playout.speaking:
-            self._stopgap.play(turn.number, "hold", self._settings.hold_pcm)
+            self._stopgap.play(turn.number, "hold")
 
 
 async def _pieces(text: str) -> AsyncGenerator[str, None]:

@@ -263,6 +263,13 @@ class GaveUp:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """The conversation is over on our side: the caller heard so, and the call should be hung up."""
+
+    reason: str
+
+
 Fact = (
     CallerSpeechStarted
     | CallerSaid
@@ -276,6 +283,7 @@ Fact = (
     | EngineUsed
     | EngineFailed
     | GaveUp
+    | Concluded
 )
 
 

@@ -266,8 +266,9 @@ class RealtimeConversation:
         error = object_of(event, "error")
         if text:
             languages = protocol.objects_of(event, "languages")
-            code = text_of(languages[0], "code") if languages else ""
-            self._minutes.settle(turn, CallerSaid(turn.number, text, code or None, turn.pcm))
+            code = (text_of(languages[0], "code") if languages else "") or None
+            self._patience.language = code or self._patience.language
+            self._minutes.settle(turn, CallerSaid(turn.number, text, code, turn.pcm))
         elif error:
             reason = f"no transcript: {protocol.engine_error(error).message}"
             self._minutes.settle(turn, CallerNotUnderstood(turn.number, reason))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from ari_app.dialog.phrasebook import NO_PHRASES, Phrasebook
 from ari_app.dialog.ports import EngineFailed, Fact, GaveUp, Playout
 from ari_app.errors import EngineError
 
@@ -23,11 +24,9 @@ class Manners:
     min_speech_ms: int = 140
     protect_greeting: bool = False
     """What is said over the greeting is not heard."""
-    apology_pcm: bytes = field(default=b"", repr=False)
-    """A local sentence for when the server fails: that there is trouble, and to please say it again."""
-    hold_pcm: bytes = field(default=b"", repr=False)
-    """A local sentence for when the bot has owed an answer for `hold_after_s`."""
+    phrases: Phrasebook = NO_PHRASES
     hold_after_s: float = 2.5
+    """When the bot has owed an answer for so long, the caller is asked for patience."""
     answer_deadline_s: float = 10.0
     max_failures: int = 3
     """Failures in a row after which the brain gives up; at once when the failure is permanent."""
@@ -40,6 +39,8 @@ class Patience:
         self._manners = manners
         self._playout = playout
         self._report = report
+        self.language: str | None = None
+        """The caller's, where the server names it."""
         self._owed_since: float | None = None
         self._held = False
         self._failures = 0
@@ -86,12 +87,12 @@ class Patience:
         if final or error.permanent or self._failures >= self._manners.max_failures:
             self._giving_up = str(error)
             self._farewell_until = now + LAST_WORDS_S
-            if self._manners.apology_pcm:
-                self._play(FAREWELL, self._manners.apology_pcm)
+            if regret := self._manners.phrases.get("regret", self.language).pcm:
+                self._play(FAREWELL, regret)
             else:
                 self.heard_farewell()
         elif may_speak:
-            self._say("apology", self._manners.apology_pcm)
+            self._say("apology")
 
     def watch(self, now: float, *, silence: bool) -> None:
         """Once per frame; `silence`: neither side is speaking."""
@@ -100,7 +101,7 @@ class Patience:
                 self.heard_farewell()
         elif silence and not self._held and self.owed_s(now) > self._manners.hold_after_s:
             self._held = True
-            self._say("hold", self._manners.hold_pcm)
+            self._say("hold")
 
     def heard_farewell(self) -> None:
         """The last words were heard."""
@@ -108,9 +109,9 @@ class Patience:
             self.over = True
             self._report(GaveUp(self._giving_up or "the conversation failed"))
 
-    def _say(self, name: str, pcm: bytes) -> None:
+    def _say(self, purpose: str) -> None:
         self._sentences += 1
-        self._play(f"local.{name}{self._sentences}", pcm)
+        self._play(f"local.{purpose}{self._sentences}", self._manners.phrases.get(purpose, self.language).pcm)
 
     def _play(self, item_id: str, pcm: bytes) -> None:
         if pcm:

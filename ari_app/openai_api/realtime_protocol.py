@@ -111,7 +111,7 @@ def _transcription(settings: RealtimeSettings) -> dict[str, Any]:
     hint: dict[str, Any] = {}
     if settings.languages and settings.transcription_field == "languages":
         hint = {"languages": list(settings.languages)}
-    elif settings.languages:
+    elif len(settings.languages) == 1:
         hint = {"language": settings.languages[0]}
     return {"transcription": {"model": settings.transcription_model, **hint}}
 

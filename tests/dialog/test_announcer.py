@@ -7,15 +7,31 @@ import asyncio
 import pytest
 
 from ari_app.dialog import announcer
-from ari_app.dialog.announcer import Announcer, Sentence
-from ari_app.dialog.ports import BargeIn, BotSaid, BotSpeechStarted, Fact, ItemFinished, ItemStarted
+from ari_app.dialog.announcer import Announcer, Script
+from ari_app.dialog.idle import Limits
+from ari_app.dialog.phrasebook import Phrasebook, Sentence
+from ari_app.dialog.ports import (
+    BargeIn,
+    BotSaid,
+    BotSpeechStarted,
+    CallerSaid,
+    CallerSpeechStarted,
+    Concluded,
+    Fact,
+    ItemStarted,
+)
 from ari_app.rtp.pacer import Pacer
 from tests.fakes.call_bench import ScriptedBrain, frame
+from tests.fakes.phrases import phrasebook
 
 WORDS = frame(3000) * 3
 
 
-NOTHING = Sentence()
+def opened() -> Script:
+    """Calls begin with an announcement."""
+    phrases = Phrasebook({}, also=["This is recorded."])
+    phrases.put("This is recorded.", WORDS)
+    return Script(phrases, opening="This is recorded.")
 
 
 async def started(pcm: bytes = WORDS) -> tuple[Announcer, ScriptedBrain, Pacer]:
@@ -25,7 +41,7 @@ async def started(pcm: bytes = WORDS) -> tuple[Announcer, ScriptedBrain, Pacer]:
 
 async def reporting(pcm: bytes = WORDS) -> tuple[Announcer, ScriptedBrain, Pacer, list[Fact]]:
     brain, pacer = ScriptedBrain(), Pacer()
-    outer = Announcer(brain, opening=NOTHING, goodbye=Sentence("Goodbye.", pcm))
+    outer = Announcer(brain, Script(phrasebook(goodbye=pcm) if pcm else Phrasebook({})))
     outer.prepare()
     facts: list[Fact] = []
     await outer.start(pacer, facts.append)
@@ -75,7 +91,6 @@ async def test_nobody_is_waited_for_who_has_left() -> None:
 async def test_playout_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(announcer, "GRACE_S", 0.05)
     outer, _, _ = await started()
-    outer.push_mark(ItemFinished("goodbye", 60.0), 0.0)
     await asyncio.wait_for(outer.say_goodbye(), 1)
 
 
@@ -83,8 +98,17 @@ async def test_nothing_is_said_without_words_or_without_a_caller() -> None:
     outer, brain, pacer = await started(b"")
     await outer.say_goodbye()
     assert brain.is_open and not pacer.speaking
-    nobody = Announcer(ScriptedBrain(), opening=NOTHING, goodbye=Sentence("Goodbye.", WORDS))
+    nobody = Announcer(ScriptedBrain(), Script(phrasebook(goodbye=WORDS)))
     await asyncio.wait_for(nobody.say_goodbye(), 0.1)
+
+
+async def test_the_last_words_are_part_of_the_record_as_far_as_they_were_heard() -> None:
+    outer, _, pacer, facts = await reporting()
+    leaving = asyncio.create_task(outer.say_goodbye())
+    await asyncio.sleep(0)
+    play(outer, pacer, 3)
+    await asyncio.wait_for(leaving, 1)
+    assert facts == [BotSpeechStarted(0, 7.0), BotSaid(0, "goodbye.", "goodbye.", False, WORDS)]
 
 
 # --- before, and in between --------------------------------------------------------------------------
@@ -92,7 +116,7 @@ async def test_nothing_is_said_without_words_or_without_a_caller() -> None:
 
 async def test_the_opening_is_heard_whole_before_the_brain_begins() -> None:
     brain, pacer = ScriptedBrain(), Pacer()
-    outer = Announcer(brain, opening=Sentence("This is recorded.", WORDS), goodbye=NOTHING)
+    outer = Announcer(brain, opened())
     facts: list[Fact] = []
     starting = asyncio.create_task(outer.start(pacer, facts.append))
     await asyncio.sleep(0)
@@ -109,7 +133,7 @@ async def test_the_opening_is_heard_whole_before_the_brain_begins() -> None:
 
 async def test_who_hangs_up_over_the_opening_never_meets_the_brain() -> None:
     brain = ScriptedBrain()
-    outer = Announcer(brain, opening=Sentence("This is recorded.", WORDS), goodbye=NOTHING)
+    outer = Announcer(brain, opened())
     starting = asyncio.create_task(outer.start(Pacer(), lambda fact: None))
     await asyncio.sleep(0)
     starting.cancel()
@@ -148,5 +172,110 @@ async def test_no_remark_after_the_goodbye_or_before_the_call() -> None:
     assert not outer.say(Sentence("Too late.", WORDS))
     await outer.close()
     await leaving
-    early = Announcer(ScriptedBrain(), opening=NOTHING, goodbye=NOTHING)
+    early = Announcer(ScriptedBrain(), Script())
     assert not early.say(Sentence("Too early.", WORDS))
+
+
+# --- silence, and the longest call -------------------------------------------------------------------
+
+
+async def limited(limits: Limits) -> tuple[Announcer, ScriptedBrain, Pacer, list[Fact]]:
+    brain, pacer = ScriptedBrain(), Pacer()
+    phrases = phrasebook(**dict.fromkeys(("idle", "parting", "warning", "limit"), WORDS))
+    outer = Announcer(brain, Script(phrases, limits=limits))
+    facts: list[Fact] = []
+    await outer.start(pacer, facts.append)
+    return outer, brain, pacer, facts
+
+
+async def pass_time(outer: Announcer, pacer: Pacer, seconds: float) -> None:
+    for _ in range(round(seconds * 50)):
+        outer.push_audio(frame(0), 0.0)
+        play(outer, pacer, 1)
+        await asyncio.sleep(0)
+
+
+def said(facts: list[Fact]) -> list[str]:
+    return [fact.heard for fact in facts if isinstance(fact, BotSaid)]
+
+
+async def test_who_says_nothing_is_asked_and_then_parted_with() -> None:
+    outer, brain, pacer, facts = await limited(Limits(idle_s=10))
+    await pass_time(outer, pacer, 9.9)
+    assert facts == []
+    await pass_time(outer, pacer, 0.3)
+    assert said(facts) == ["idle."] and brain.said == ["idle."]
+    await pass_time(outer, pacer, 4.7)
+    assert said(facts) == ["idle."]
+    await pass_time(outer, pacer, 0.5)
+    assert said(facts) == ["idle.", "parting."] and not brain.is_open
+    assert facts[-1] == Concluded("nobody spoke for a long time")
+
+
+async def test_who_answers_the_question_is_there() -> None:
+    outer, brain, pacer, facts = await limited(Limits(idle_s=10))
+    await pass_time(outer, pacer, 11)
+    brain.report(CallerSpeechStarted(0.0, 0.0))
+    await pass_time(outer, pacer, 20)
+    brain.report(CallerSaid(1, "Yes.", None, b""))
+    await pass_time(outer, pacer, 9.5)
+    assert said(facts) == ["idle."]
+    await pass_time(outer, pacer, 1)
+    assert said(facts) == ["idle.", "idle."], "the question is asked anew, and nobody is hung up on at once"
+
+
+async def test_a_bot_that_speaks_up_by_itself_does_not_keep_an_empty_line_open() -> None:
+    outer, _, pacer, facts = await limited(Limits(idle_s=10))
+    for _ in range(30):
+        await pass_time(outer, pacer, 1)
+        pacer.play("tip", WORDS)
+        pacer.finish("tip")
+    assert isinstance(facts[-1], Concluded)
+
+
+async def test_the_longest_call_ends_with_a_warning_and_a_farewell_in_its_time() -> None:
+    outer, _, pacer, facts = await limited(Limits(max_call_s=60))
+    await pass_time(outer, pacer, 29.9)
+    assert said(facts) == []
+    await pass_time(outer, pacer, 1)
+    assert said(facts) == ["warning."]
+    await pass_time(outer, pacer, 28.9)
+    assert said(facts) == ["warning."]
+    await pass_time(outer, pacer, 0.3)
+    assert said(facts) == ["warning.", "limit."]
+    assert facts[-1] == Concluded("the longest time for a call is over (MAX_CALL_SECONDS)")
+
+
+async def test_a_short_limit_comes_without_warning_and_who_leaves_over_the_farewell_is_let_go() -> None:
+    outer, brain, pacer, facts = await limited(Limits(max_call_s=20))
+    for _ in range(50 * 20):
+        outer.push_audio(frame(0), 0.0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not brain.is_open and facts == []
+    play(outer, pacer, 1)
+    await asyncio.wait_for(outer.close(), 1)
+    assert [type(fact) for fact in facts] == [BotSpeechStarted, BotSaid], "nothing is concluded any more"
+
+
+async def test_a_brain_that_does_not_close_keeps_no_line_open() -> None:
+    outer, brain, pacer, facts = await limited(Limits(idle_s=2))
+    brain.faults["close"] = ValueError("ours")
+    await pass_time(outer, pacer, 4)
+    assert isinstance(facts[-1], Concluded)
+    brain.faults.clear()
+
+
+async def test_who_speaks_spanish_is_parted_with_in_spanish() -> None:
+    brain, pacer = ScriptedBrain(), Pacer()
+    phrases = Phrasebook({"en": {"goodbye": "Goodbye."}, "es": {"goodbye": "Adiós."}})
+    phrases.put("Goodbye.", WORDS)
+    phrases.put("Adiós.", frame(100))
+    outer = Announcer(brain, Script(phrases))
+    await outer.start(pacer, lambda fact: None)
+    brain.report(CallerSaid(1, "Hola.", "es", b""))
+    leaving = asyncio.create_task(outer.say_goodbye())
+    await asyncio.sleep(0)
+    assert pacer.next_frame() == frame(100)
+    await outer.close()
+    await leaving

@@ -31,6 +31,7 @@ from tests.fakes.brain_ports import (
     Step,
     local_sentence,
 )
+from tests.fakes.phrases import phrasebook
 from tests.fakes.pipeline_call import SETTINGS, Call, on_the_line, settle
 
 
@@ -315,7 +316,7 @@ async def test_when_an_engine_fails_the_caller_hears_a_local_sentence_and_may_go
     call: Call, stage: str, heard: str | None
 ) -> None:
     settings = PipelineSettings(
-        apology_pcm=local_sentence(400), stt_deadline_s=0.3, chat_deadline_s=0.3, tts_deadline_s=0.3
+        phrases=SETTINGS.phrases, stt_deadline_s=0.3, chat_deadline_s=0.3, tts_deadline_s=0.3
     )
     again = Call(call.stt, call.chat, call.tts, settings)  # parameters are shared between runs; a call is not
     async with on_the_line(again):
@@ -336,7 +337,7 @@ async def test_when_an_engine_fails_the_caller_hears_a_local_sentence_and_may_go
 
 
 async def test_a_failed_greeting_is_made_up_for() -> None:
-    settings = PipelineSettings(greeting="Welcome.", apology_pcm=local_sentence(400))
+    settings = PipelineSettings(greeting="Welcome.", phrases=SETTINGS.phrases)
     call = Call(tts=ScriptedTts({"Welcome.": BROKEN}), settings=settings)
     async with on_the_line(call):
         await call.until(lambda: "t0.apology" in call.playout.sent)
@@ -353,7 +354,7 @@ async def test_it_gives_up_after_failures_in_a_row_when_the_last_words_were_hear
         await call.say()
         sent = call.playout.sent
         await call.until(lambda: call.all(GaveUp))
-        assert sent.count("t6.apology") == 20
+        assert sent.count("t6.regret") == 20
         await call.say()  # nobody listens any more
     assert len(call.stt.heard) == 6
 
@@ -365,7 +366,7 @@ async def test_a_permanent_failure_gives_up_at_once_and_is_not_interrupted() -> 
         await call.say()
         await call.speak(300)
         await call.until(lambda: call.all(GaveUp))
-    assert call.playout.sent.count("t1.apology") == 20
+    assert call.playout.sent.count("t1.regret") == 20
     assert "refused" in call.all(GaveUp)[0].reason
 
 
@@ -383,7 +384,7 @@ async def test_a_failure_while_the_caller_goes_on_is_left_to_the_next_turn() -> 
 
 
 async def test_a_slow_engine_is_bridged_by_a_local_sentence() -> None:
-    settings = PipelineSettings(hold_pcm=local_sentence(200), hold_after_s=0.01)
+    settings = PipelineSettings(phrases=phrasebook(hold=local_sentence(200)), hold_after_s=0.01)
     call = Call(ScriptedStt("Hello there."), ScriptedChat(["Hello."]), settings=settings)
     async with on_the_line(call):
         call.stt.gate.clear()
@@ -409,7 +410,7 @@ async def test_an_endless_answer_is_cut() -> None:
 @pytest.mark.parametrize("stage", ["greeting", "speaking", "stt", "chat", "tts", "playing", "apology"])
 async def test_hanging_up_at_any_stage_leaves_nothing(stage: str) -> None:
     greeting = "Hello! How are you?" if stage == "greeting" else None
-    settings = PipelineSettings(greeting=greeting, apology_pcm=local_sentence(400))
+    settings = PipelineSettings(greeting=greeting, phrases=SETTINGS.phrases)
     steps: dict[str, Step] = {"stt": Forever(), "apology": BROKEN}
     stt = ScriptedStt(steps.get(stage, "Hello there."))
     chat = ScriptedChat([Forever()] if stage == "chat" else ["Hello! How are you?"])

@@ -14,10 +14,13 @@ from ari_app.dialog.manner import PipelineSettings
 from ari_app.dialog.pipeline import Pipeline
 from ari_app.dialog.ports import Fact
 from tests.fakes.brain_ports import ScriptedChat, ScriptedStt, ScriptedTts, SteppedPlayout, local_sentence
+from tests.fakes.phrases import phrasebook
 
 F = TypeVar("F", bound=Fact)
 
-SETTINGS = PipelineSettings(system_message="Be brief.", apology_pcm=local_sentence(400))
+SETTINGS = PipelineSettings(
+    system_message="Be brief.", phrases=phrasebook(apology=local_sentence(400), regret=local_sentence(400))
+)
 
 
 class Call:

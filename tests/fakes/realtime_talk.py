@@ -14,11 +14,14 @@ from ari_app.openai_api.realtime_patience import Manners
 from ari_app.openai_api.realtime_protocol import Event, RealtimeSettings
 from ari_app.openai_api.realtime_usage import Meter
 from tests.fakes.brain_ports import SteppedPlayout, local_sentence
+from tests.fakes.phrases import phrasebook
 
 F = TypeVar("F", bound=Fact)
 
 SETTINGS = RealtimeSettings("some-model", "some-voice", instructions="Be brief.", transcription_model="ear")
-MANNERS = Manners(apology_pcm=local_sentence(400), hold_pcm=local_sentence(300))
+MANNERS = Manners(
+    phrases=phrasebook(apology=local_sentence(400), regret=local_sentence(400), hold=local_sentence(300))
+)
 PRICES = {
     "minute": 6.0,
     "text_in": 1,

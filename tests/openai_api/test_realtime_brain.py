@@ -32,6 +32,7 @@ from ari_app.openai_api.realtime_patience import Manners
 from ari_app.openai_api.realtime_protocol import RealtimeSettings
 from ari_app.openai_api.realtime_session import RealtimeClient
 from tests.fakes.brain_ports import SteppedPlayout, local_sentence
+from tests.fakes.phrases import phrasebook
 from tests.fakes.realtime_script import TEN_SECONDS_AT_ONCE
 from tests.fakes.realtime_server import Answer, FakeRealtime, Fault, FunctionCall, running
 
@@ -44,8 +45,7 @@ SETTINGS = RealtimeSettings(
 )
 MANNERS = Manners(
     greeting="Hello.",
-    apology_pcm=local_sentence(300),
-    hold_pcm=local_sentence(200),
+    phrases=phrasebook(apology=local_sentence(300), regret=local_sentence(300), hold=local_sentence(200)),
     hold_after_s=0.6,
     answer_deadline_s=1.5,
 )

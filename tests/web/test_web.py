@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ari_app import call as call_module
+from ari_app import line
 from ari_app.app import App
 from ari_app.config import load
 from ari_app.errors import SetupError
@@ -341,7 +341,7 @@ async def test_a_body_that_is_too_long(tmp_path: Path) -> None:
 
 
 async def test_metrics_count_what_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(call_module, "LINE_FIRST_S", 0.01)
+    monkeypatch.setattr(line, "FIRST_S", 0.01)
     async with operator(tmp_path, MAX_CALLS="1") as who:
         call_id = await who.caller()
         who.asterisk.caller_arrives("1700000000.2", app="bot")

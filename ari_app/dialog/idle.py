@@ -1,0 +1,93 @@
+"""When nobody says anything any more, and when a call has lasted long enough. Core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from ari_app.audio.format import FRAME_MS
+from ari_app.dialog.ports import (
+    BargeInDismissed,
+    CallerNotUnderstood,
+    CallerSaid,
+    CallerSpeechStarted,
+    EngineFailed,
+    Fact,
+)
+
+WARNING_S = 30.0
+"""Before the end of the longest call; a limit below twice that comes without warning."""
+PATIENCE = 0.5
+"""Who does not answer the question whether they are there has that part of the first wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a call may last, and how long it may be silent; 0: for ever."""
+
+    idle_s: float = 0.0
+    max_call_s: float = 0.0
+
+
+class Due(Enum):
+    """What is to be said now."""
+
+    IDLE = auto()
+    """Whether the caller is still there."""
+    PARTING = auto()
+    """That nobody seems to be there; then the call ends."""
+    WARNING = auto()
+    """That the call ends soon."""
+    LIMIT = auto()
+    """That it ends now."""
+
+
+class Watch:
+    """Told of each frame of the conversation and of each fact; says what is due, each thing once.
+
+    Silence is the time in which neither side speaks. What the bot says interrupts it and does not begin it anew: a bot
+    that speaks up on its own would else keep an empty line open for ever.
+    """
+
+    def __init__(self, limits: Limits, *, farewell_ms: float) -> None:
+        """`farewell_ms`: the length of the words for LIMIT, which end when the time does."""
+        self._limits = limits
+        self._limit_frames = int((limits.max_call_s * 1000 - farewell_ms) / FRAME_MS)
+        self._warning_frames = int((limits.max_call_s - WARNING_S) * 1000 / FRAME_MS)
+        if limits.max_call_s < 2 * WARNING_S:
+            self._warning_frames = 0
+        self._frames = 0
+        self._silent_ms = 0.0
+        self._asked = False
+        self._caller_speaks = False
+
+    def push_fact(self, fact: Fact) -> None:
+        """Something happened in the conversation."""
+        match fact:
+            case CallerSpeechStarted():
+                self._caller_speaks = True
+            case CallerSaid():
+                self._caller_speaks = self._asked = False
+                self._silent_ms = 0.0
+            case CallerNotUnderstood() | BargeInDismissed() | EngineFailed():
+                self._caller_speaks = False
+
+    def push_frame(self, *, waiting: bool) -> Due | None:
+        """20 ms have passed; `waiting`: it was the caller's turn to say something."""
+        self._frames += 1
+        if self._limits.max_call_s:
+            if self._frames == self._warning_frames:
+                return Due.WARNING
+            if self._frames == self._limit_frames:
+                return Due.LIMIT
+        if not (self._limits.idle_s and waiting) or self._caller_speaks:
+            return None
+        self._silent_ms += FRAME_MS
+        patience_ms = 1000 * self._limits.idle_s * (PATIENCE if self._asked else 1)
+        if self._silent_ms < patience_ms:
+            return None
+        self._silent_ms = 0.0
+        if self._asked:
+            return Due.PARTING
+        self._asked = True
+        return Due.IDLE

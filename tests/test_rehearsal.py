@@ -1,0 +1,107 @@
+"""Sentences spoken in advance, on a real disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from ari_app import rehearsal
+from ari_app.dialog.phrasebook import Phrasebook
+from ari_app.errors import EngineRejected, EngineUnreachable
+from ari_app.rehearsal import Shelf, kept_on, rehearse, rehearse_in_time, rehearse_the_rest
+
+BROKEN = EngineUnreachable("text-to-speech", "nobody answers")
+VOICE = ("url", "model", "alloy")
+
+
+class Voice:
+    """Says a text as its bytes, after the faults it was given."""
+
+    def __init__(self, *faults: Exception) -> None:
+        self.faults = list(faults)
+        self.asked: list[str] = []
+
+    async def __call__(self, text: str) -> bytes:
+        self.asked.append(text)
+        await asyncio.sleep(0)
+        if self.faults:
+            raise self.faults.pop(0)
+        return text.encode("utf-16-le")
+
+
+def book(*texts: str) -> Phrasebook:
+    return Phrasebook({"en": dict(zip("abcdefgh", texts, strict=False))})
+
+
+async def test_what_was_spoken_once_is_known_to_the_next_run(tmp_path: Path) -> None:
+    directory = tmp_path / "speech"
+    phrases = book("One.", "Two.")
+    await rehearse(phrases, phrases.missing(), kept_on(Shelf(directory, VOICE), Voice()))
+    again, silent = book("One.", "Two."), Voice(BROKEN)
+    await rehearse(again, again.missing(), kept_on(Shelf(directory, VOICE), silent))
+    assert again.by_heart == phrases.by_heart and len(phrases.by_heart) == 2
+    assert silent.asked == []
+    assert directory.stat().st_mode & 0o077 == 0
+
+
+async def test_another_voice_speaks_anew(tmp_path: Path) -> None:
+    Shelf(tmp_path, VOICE).put("One.", b"xx")
+    assert Shelf(tmp_path, ("url", "model", "marin")).get("One.") == b""
+    assert Shelf(tmp_path, VOICE).get("One.") == b"xx"
+
+
+async def test_half_a_sample_is_not_speech(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, VOICE)
+    shelf.put("One.", b"xxx")
+    assert shelf.get("One.") == b""
+
+
+async def test_the_shelf_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "MAX_KEPT", 3)
+    shelf = Shelf(tmp_path, VOICE)
+    known: set[Path] = set()
+    for number in range(3):
+        shelf.put(str(number), b"xx")
+        (file,) = set(tmp_path.iterdir()) - known
+        known.add(file)
+        os.utime(file, (number, number))
+    assert shelf.get("0") == b"xx", "reading keeps it young"
+    shelf.put("3", b"xx")
+    assert [bool(shelf.get(str(number))) for number in range(4)] == [True, False, True, True]
+
+
+async def test_a_disk_that_keeps_nothing_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    phrases = book("One.")
+    await rehearse(phrases, phrases.missing(), kept_on(Shelf(tmp_path / "file" / "speech", VOICE), Voice()))
+    assert phrases.missing() == []
+
+
+async def test_a_wrong_key_is_told_at_the_start_and_a_dead_server_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = EngineRejected("text-to-speech", "the API key was refused", permanent=True)
+    with pytest.raises(EngineRejected):
+        await rehearse_in_time(book("One."), ["One."], Voice(refused))
+    monkeypatch.setattr(rehearsal, "RETRY_S", 0.01)
+    phrases, voice = book("One.", "Two."), Voice(BROKEN, refused)
+    await rehearse_in_time(phrases, ["One."], voice)
+    assert len(phrases.missing()) == 2
+    await asyncio.wait_for(rehearse_the_rest(phrases, voice), 5)
+    assert phrases.missing() == []
+
+
+async def test_the_start_does_not_wait_for_a_server_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "START_S", 0.05)
+    phrases = book("One.", "Two.")
+
+    async def hang(text: str) -> bytes:
+        if text == "Two.":
+            await asyncio.Event().wait()
+        return b"xx"
+
+    await asyncio.wait_for(rehearse_in_time(phrases, phrases.missing(), hang), 5)
+    assert phrases.missing() == ["Two."], "what was made is kept"
