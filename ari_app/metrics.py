@@ -63,6 +63,9 @@ class Metrics:
         ).set(1)
         self.calls_active = Gauge("ari_app_calls_active", "Calls that go on", registry=registry)
         self.calls_limit = Gauge("ari_app_calls_limit", "MAX_CALLS", registry=registry)
+        self.tasks = Gauge(
+            "ari_app_tasks", "Tasks of the event loop; a dead call has none", registry=registry
+        )
         self.registered = Gauge(
             "ari_app_registered", "1 while Asterisk hands calls to the application", registry=registry
         )

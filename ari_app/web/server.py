@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -106,6 +107,7 @@ class Web:
         self._metrics.calls_active.set(float(str(state["calls"])))
         self._metrics.calls_limit.set(float(str(state["max_calls"])))
         self._metrics.registered.set(float(bool(state["registered"])))
+        self._metrics.tasks.set(len(asyncio.all_tasks()))
         return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
 

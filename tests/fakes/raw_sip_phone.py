@@ -68,6 +68,8 @@ class RawSipPhone:
     tag: str = field(default_factory=lambda: secrets.token_hex(4))
     sequence: int = 0
     answered: Message | None = None
+    branch: str = ""
+    """Of the last request, which a CANCEL repeats."""
 
     async def __aenter__(self) -> RawSipPhone:
         loop = asyncio.get_running_loop()
@@ -142,12 +144,22 @@ class RawSipPhone:
         self.sip_transport.sendto(b"\r\n".join(lines), (HOST, self.server_port))
 
     def _send(
-        self, start: str, uri: str, method: str, credentials: str = "", *, to: str = "", body: str = ""
+        self,
+        start: str,
+        uri: str,
+        method: str,
+        credentials: str = "",
+        *,
+        to: str = "",
+        body: str = "",
+        more: tuple[str, ...] = (),
     ) -> None:
         name = self.from_user or self.user
+        if method != "CANCEL":
+            self.branch = f"z9hG4bK{secrets.token_hex(8)}"
         lines = [
             f"{start} SIP/2.0",
-            f"Via: SIP/2.0/UDP {self.host}:{self.port};rport;branch=z9hG4bK{secrets.token_hex(8)}",
+            f"Via: SIP/2.0/UDP {self.host}:{self.port};rport;branch={self.branch}",
             "Max-Forwards: 70",
             f"From: <sip:{name}@{HOST}>;tag={self.tag}",
             f"To: {to or f'<{uri}>'}",
@@ -155,13 +167,14 @@ class RawSipPhone:
             f"CSeq: {self.sequence} {method}",
             f"Contact: <sip:{name}@{self.host}:{self.port}>",
             *([f"Authorization: {credentials}"] if credentials else []),
+            *more,
             *(["Content-Type: application/sdp"] if body else []),
             f"Content-Length: {len(body)}",
         ]
         text = "\r\n".join(lines) + "\r\n\r\n" + body
         self.sip_transport.sendto(text.encode(), (HOST, self.server_port))
 
-    def _offer(self) -> str:
+    def _offer(self, direction: str = "sendrecv") -> str:
         lines = [
             "v=0",
             f"o=- 1 1 IN IP4 {self.host}",
@@ -172,6 +185,7 @@ class RawSipPhone:
             "a=rtpmap:0 PCMU/8000",
             f"a=rtpmap:{EVENT_TYPE} telephone-event/8000",
             f"a=fmtp:{EVENT_TYPE} 0-16",
+            f"a={direction}",
         ]
         return "\r\n".join(lines) + "\r\n"
 

@@ -18,7 +18,17 @@ class TcpProxy:
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self.cuts = 0
+
+    def freeze(self) -> None:
+        """Connections stay up and carry nothing, as when a router forgets them."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        """What waited goes on."""
+        self._flowing.set()
 
     def cut(self) -> None:
         """Reset every connection; new ones are taken at once."""
@@ -42,6 +52,7 @@ class TcpProxy:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(CHUNK_BYTES):
+                await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:

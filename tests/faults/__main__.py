@@ -1,0 +1,96 @@
+"""The fault matrix: every way in which something can fail, at every moment of a call, against real parts.
+
+./scripts/faults [--lanes N] [--only WORDS] [--list] [--output FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+
+from ari_app.demo.asterisk_prefix import ASTERISK, fetch
+from ari_app.demo.voice import utterance
+from bench.speech import trimmed
+from tests.faults import cases
+from tests.faults.cases import Case, Procedure
+from tests.faults.course import Note
+from tests.faults.lane import Lane
+from tests.faults.report import as_markdown, write
+
+SENTENCE = "What time do you open?"
+
+
+def say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201, a command
+
+
+async def matrix(cells: list[tuple[Case, Procedure]], lanes: int) -> list[Note]:
+    """Run the cells, several at a time, each in a lane of its own."""
+    prefix = await asyncio.to_thread(fetch, say, ASTERISK)
+    sentence = trimmed(await asyncio.to_thread(utterance, SENTENCE))
+    waiting = deque(cells)
+    notes: list[Note] = []
+
+    async def work(number: int, directory: Path) -> None:
+        async with Lane(number, prefix, directory) as lane:
+            while waiting:
+                case, procedure = waiting.popleft()
+                try:
+                    note = await cases.run(lane, case, procedure, sentence)
+                except Exception as error:  # one cell's fault must not cost the others
+                    note = Note(case.group, case.fault, case.moment, case.mode)
+                    note.problems.append(f"the test broke: {type(error).__name__}: {error}")
+                notes.append(note)
+                verdict = "ok  " if note.ok else "FAIL"
+                waits = f", waits {max(note.waits_ms) / 1000:.1f} s" if note.waits_ms else ""
+                say(
+                    f"{verdict} {len(notes):3} of {len(cells)}  {case.name}: {note.ending}{waits}, {note.took_s} s"
+                )
+                for problem in note.problems:
+                    say(f"       {problem}")
+
+    with tempfile.TemporaryDirectory(prefix="ari_app-faults-") as folder:
+        async with asyncio.TaskGroup() as group:
+            for number in range(min(lanes, len(cells))):
+                group.create_task(work(number, Path(folder)))
+    return notes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--lanes", type=int, default=4, help="cells at the same time")
+    parser.add_argument(
+        "--only", action="append", default=[], help="cells whose name holds this; may be repeated"
+    )
+    parser.add_argument(
+        "--sample", type=int, default=0, help="so many cells, chosen by chance, one of each fault first"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--list", action="store_true", help="name the cells and end")
+    parser.add_argument("--output", type=Path, default=Path("faults-report"))
+    arguments = parser.parse_args()
+    cells = [cell for cell in cases.table() if all(words in cell[0].name for words in arguments.only)]
+    if arguments.sample:
+        random.Random(arguments.seed).shuffle(cells)
+        cells = cells[: arguments.sample]
+    if arguments.list:
+        say("\n".join(case.name for case, _ in cells))
+        return 0
+    if not cells:
+        say("No cell has all of these words in its name; --list names them.")
+        return 2
+    notes = asyncio.run(matrix(cells, arguments.lanes))
+    write(notes, arguments.output)
+    say(as_markdown(notes))
+    return 0 if all(note.ok for note in notes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""One Asterisk and one engine, and for each case a fresh application. Shell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import aiohttp
+
+from ari_app.demo.application import ServeProcess
+from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
+from ari_app.demo.asterisk_prefix import Prefix
+from ari_app.demo.measure import footprint
+from tests.fakes.tcp_proxy import TcpProxy, cuttable
+from tests.faults.engine import FaultyEngine
+from tests.faults.phone import Phone
+
+TOKEN = "t" * 40
+WINDOW_S = 0.5
+SETTINGS = {
+    "GREETING": "Hello, this is the bench for faults.",
+    "SILENCE_DURATION_MS": "500",
+    "IDLE_SECONDS": "0",
+    "LANGUAGE": "en",
+    "APOLOGY": "Sorry, again please.",
+    "REGRET": "I have to give up now.",
+    "HOLD": "One moment.",
+    "GOODBYE": "Goodbye.",
+    "OPENAI_TTS_API": "speech",
+    "API_TOKEN": TOKEN,
+    "SAVE_RECORDINGS": "yes",
+    "RECORDINGS_MIN_FREE_MB": "0",
+    "DRAIN_SECONDS": "0",
+    "MAX_CALLS": "100",
+    "NO_AUDIO_SECONDS": "20",
+}
+CLEAN_WITHIN_S = 8.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Left:
+    """What exists in Asterisk and in the application."""
+
+    channels: int
+    bridges: int
+    udp_sockets: int
+    tasks: int
+    temporary: list[str] = field(default_factory=list)
+
+    def beyond(self, before: Left) -> str:
+        """What is there that was not before, in words."""
+        more = {
+            name: getattr(self, name) - getattr(before, name)
+            for name in ("channels", "bridges", "udp_sockets", "tasks")
+            if getattr(self, name) > getattr(before, name)
+        }
+        words = [f"{count} {name}" for name, count in more.items()]
+        return ", ".join(words + self.temporary)
+
+
+class Session:
+    """One application, for one case."""
+
+    def __init__(self, lane: Lane, directory: Path, mode: str, more: Mapping[str, str]) -> None:
+        self._lane = lane
+        self._directory = directory
+        self._web_port = free_port()
+        self.recordings = directory / "recordings"
+        self.temporary = directory / "tmp"
+        self.settings = {
+            "ARI_URL": lane.ari_url,
+            "ARI_USERNAME": lane.asterisk.ari_user,
+            "ARI_PASSWORD": lane.asterisk.ari_password,
+            "OPENAI_BASE_URL": lane.engine.url,
+            "MODE": mode,
+            "WEB_PORT": str(self._web_port),
+            "RECORDINGS_DIR": str(self.recordings),
+            "XDG_STATE_HOME": str(lane.directory / "state"),
+            "TMPDIR": str(self.temporary),
+            **SETTINGS,
+            **more,
+        }
+        self.process: ServeProcess
+        self._seen = 0
+
+    async def start(self) -> None:
+        """Start the application, also another time."""
+        self.temporary.mkdir(parents=True, exist_ok=True)
+        self.process = ServeProcess(self.settings, directory=self._directory)
+        await self.process.__aenter__()
+
+    async def left(self) -> Left:
+        """What exists now."""
+        there = await footprint(self._lane.asterisk, self.process.pid)
+        url = f"http://127.0.0.1:{self._web_port}/metrics"
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with aiohttp.ClientSession(headers=headers) as http, http.get(url) as answer:
+            found = re.search(r"^ari_app_tasks (\d+)", await answer.text(), re.MULTILINE)
+        assert found is not None
+        tasks = int(found[1])
+        temporary = [path.name for path in self.temporary.iterdir()]
+        return Left(there.channels, there.bridges, there.udp_sockets, tasks, temporary)
+
+    async def registered(self) -> bool:
+        """Asterisk hands calls to the application."""
+        url = f"http://127.0.0.1:{self._web_port}/ready"
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async with aiohttp.ClientSession() as http, http.get(url) as answer:
+                return answer.status == 200
+        return False
+
+    async def leftovers(self, before: Left) -> str:
+        """What a case left behind beyond `before`, after some time to go away; empty: nothing."""
+        deadline = asyncio.get_running_loop().time() + CLEAN_WITHIN_S
+        more = "not asked"
+        while asyncio.get_running_loop().time() < deadline:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                more = (await self.left()).beyond(before)
+                if not more:
+                    return ""
+            await asyncio.sleep(0.2)
+        return more
+
+    def faults_in_log(self) -> list[str]:
+        """Lines that nobody should see: faults of ours."""
+        lines = self.process.log().splitlines()
+        return [
+            line
+            for line in lines
+            if "Traceback" in line or "never awaited" in line or "fault of ours" in line
+        ]
+
+
+class Lane:
+    """What the cases of one lane share: `async with Lane(...) as lane: async with lane.session(...)`."""
+
+    def __init__(
+        self, number: int, prefix: Prefix, directory: Path, settings: AsteriskSettings | None = None
+    ) -> None:
+        self.number = number
+        self.directory = directory / f"lane{number}"
+        self._prefix = prefix
+        self._asterisk_settings = settings
+        self._stack = AsyncExitStack()
+        self.asterisk: PrivateAsterisk
+        self.engine = FaultyEngine()
+        self.ari: TcpProxy
+        self.ari_url = ""
+        self._count = 0
+
+    async def __aenter__(self) -> Lane:
+        self.directory.mkdir(parents=True)
+        await self._stack.enter_async_context(self.engine)
+        await self.start_asterisk()
+        self._stack.push_async_callback(lambda: self.asterisk.stop())
+        self.ari, self.ari_url = await self._stack.enter_async_context(cuttable(self.asterisk.ari_url))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def start_asterisk(self) -> None:
+        """Start it, or start it again where it was."""
+        again = getattr(self, "asterisk", None)
+        self.asterisk = PrivateAsterisk(
+            self._prefix,
+            self._asterisk_settings,
+            folder=self.directory / "asterisk",
+            http_port=again.http_port if again else 0,
+            sip_port=again.sip_port if again else 0,
+        )
+        await self.asterisk.__aenter__()
+
+    async def asterisk_is_up(self) -> bool:
+        """Its ARI answers."""
+        asterisk = self.asterisk
+        headers = {"Authorization": aiohttp.encode_basic_auth(asterisk.ari_user, asterisk.ari_password)}
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async with (
+                aiohttp.ClientSession(headers=headers) as http,
+                http.get(f"{asterisk.ari_url}/ari/asterisk/ping") as answer,
+            ):
+                return answer.status == 200
+        return False
+
+    def phone(self) -> Phone:
+        """A caller with an account."""
+        self._count += 1
+        return Phone(
+            self.asterisk.sip_port, self.asterisk.caller_user, self.asterisk.caller_password, seed=self._count
+        )
+
+    @asynccontextmanager
+    async def session(self, mode: str, more: Mapping[str, str] | None = None) -> AsyncIterator[Session]:
+        """A fresh application, everything healthy."""
+        self._count += 1
+        session = Session(self, self.directory / f"case{self._count}", mode, more or {})
+        self.ari.thaw()
+        await self.engine.heal()
+        await session.start()
+        try:
+            yield session
+        finally:
+            self.ari.thaw()
+            await session.process.stop()

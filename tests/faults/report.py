@@ -1,0 +1,73 @@
+"""The matrix on paper: one JSON with every cell, one Markdown with a table per group."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.report import machine
+from bench.stats import summarize
+from tests.faults.course import MOMENTS, Note
+
+METHOD = """\
+Each cell is a call of its own through a private Asterisk 22 to a fresh `python -m ari_app serve`, with an engine that
+fails as the cell says from that moment on. The caller is a raw SIP user agent that speaks real speech and hears by the
+clock. “Wait” is the time from the caller's last word to the next sound, less the silence window (500 ms). The witness
+is another caller of the same application; gaps are between packets that it got. A cell passes when nobody waited
+longer than 3 s, the call ended as it should, and afterwards no channel, bridge, socket, task or temporary file of it
+was left.
+"""
+
+
+def write(notes: Sequence[Note], folder: Path) -> None:
+    """`faults.json` and `faults.md`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {
+        "when": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "cells": [asdict(note) for note in notes],
+    }
+    (folder / "faults.json").write_text(json.dumps(data, indent=1) + "\n", "utf-8")
+    (folder / "faults.md").write_text(as_markdown(notes), "utf-8")
+
+
+def as_markdown(notes: Sequence[Note]) -> str:
+    """For people."""
+    passed = sum(note.ok for note in notes)
+    lines = ["# Fault matrix", "", METHOD, f"{passed} of {len(notes)} cells passed.", ""]
+    waits = summarize([wait / 1000 for note in notes for wait in note.waits_ms])
+    gaps = summarize([note.witness_gap_p99_ms for note in notes if note.witness_gap_p99_ms])
+    if waits:
+        lines.append(f"Waits of all callers, s (p50 · p95 · p99 · max): {waits}")
+    if gaps:
+        lines.append(f"p99 of each witness's packet gaps, ms (p50 · p95 · p99 · max over all cells): {gaps}")
+    for group in dict.fromkeys(note.group for note in notes):
+        lines += ["", f"## {group}", "", *_table([note for note in notes if note.group == group])]
+    failed = [note for note in notes if not note.ok]
+    if failed:
+        lines += ["", "## Failed", ""]
+        lines += [
+            f"- {note.group}: {note.fault}, {note.moment}, {note.mode}: {'; '.join(note.problems)}"
+            for note in failed
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(notes: Sequence[Note]) -> list[str]:
+    known = {note.moment for note in notes}
+    moments = [moment for moment in (*MOMENTS, "throughout") if moment in known]
+    rows = [f"| fault | mode | {' | '.join(moments)} |", "|---" * (len(moments) + 2) + "|"]
+    order = sorted({(note.mode, note.fault) for note in notes})
+    for mode, fault in order:
+        cells = {note.moment: note for note in notes if (note.mode, note.fault) == (mode, fault)}
+        row = [_cell(cells[moment]) if moment in cells else "" for moment in moments]
+        rows.append(f"| {fault} | {mode} | {' | '.join(row)} |")
+    return rows
+
+
+def _cell(note: Note) -> str:
+    wait = f", {max(note.waits_ms) / 1000:.1f} s" if note.waits_ms else ""
+    return f"{'' if note.ok else '**FAILED** '}{note.ending}{wait}"
