@@ -99,10 +99,13 @@ class Metrics:
         self._swept = counter("swept", "Channels and bridges of dead calls taken down")
         self._lag = histogram("loop_lag_seconds", "How late the event loop was", LAG_BUCKETS_S)
 
-    def connected(self, swept: int) -> None:
-        """Asterisk took the application, and so many objects of dead calls were taken down."""
+    def connected(self) -> None:
+        """Asterisk took the application."""
         self._connections.inc()
-        self._swept.inc(swept)
+
+    def swept(self, objects: int) -> None:
+        """So many objects of dead calls were taken down."""
+        self._swept.inc(objects)
 
     def observe_lag(self, lag_s: float) -> None:
         """The event loop was so late."""

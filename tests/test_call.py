@@ -738,7 +738,7 @@ async def test_a_fault_of_one_brain_does_not_touch_another_call(bench: Bench) ->
 async def test_a_brain_that_cannot_start(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     brain = ScriptedBrain(start=RuntimeError("a fault of ours"))
     _, running = bench.call_in(brain)
-    assert await ended(running) == Ending(Outcome.FAILED, "asterisk", "a fault of ours")
+    assert await ended(running) == Ending(Outcome.FAILED, "us", "a fault of ours")
     assert bench.handed_back == "failed"
     assert not brain.is_open
     assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]

@@ -305,7 +305,10 @@ def bind(host: str, ports: tuple[int, int] | None) -> socket.socket:
         MediaError: none is free, or the address is not ours.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise MediaError(f"no RTP socket can be had: {error.strerror} (ulimit -n)") from error
     bound.setblocking(False)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     if family == socket.AF_INET:

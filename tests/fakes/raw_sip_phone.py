@@ -66,6 +66,8 @@ class RawSipPhone:
     """Its own address."""
     call_id: str = field(default_factory=lambda: secrets.token_hex(8))
     tag: str = field(default_factory=lambda: secrets.token_hex(4))
+    patience_s: float = 5.0
+    """For the answer to an INVITE."""
     sequence: int = 0
     answered: Message | None = None
     branch: str = ""
@@ -112,7 +114,7 @@ class RawSipPhone:
         uri = f"sip:{number}@{HOST}"
         self._send(f"INVITE {uri}", uri, "INVITE", credentials, body=self._offer())
         while True:
-            reply = await self.receive()
+            reply = await self.receive(self.patience_s)
             final = reply.status >= 200 and reply.headers["cseq"] == f"{self.sequence} INVITE"
             if final:
                 self._send(f"ACK {uri}", uri, "ACK", to=reply.headers["to"])

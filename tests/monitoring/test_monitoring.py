@@ -60,7 +60,8 @@ def a_day_of_calls() -> Metrics:
     observe(LineHeard(LineQuality(100, 100, 1.0, 0.0, 5.0, 50.0), final=True))
     observe(Ended(Ending(Outcome.ANSWERED, "far", "hung up"), {"received": 100, "sent": 100, "lost": 1}))
     metrics.refused("busy")
-    metrics.connected(2)
+    metrics.connected()
+    metrics.swept(2)
     return metrics
 
 

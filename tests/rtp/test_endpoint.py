@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -485,3 +486,13 @@ async def test_an_address_that_was_set_is_taken_as_it_is() -> None:
 async def test_a_host_that_is_not_found_is_named_with_both_settings() -> None:
     with pytest.raises(MediaError, match=r"no-such-host\.invalid of ARI_URL is not found .*RTP_HOST"):
         await own_address("auto", "http://no-such-host.invalid:8088")
+
+
+def test_without_descriptors_there_is_one_sentence() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(MediaError, match=r"no RTP socket can be had: Too many open files"):
+            bind("127.0.0.1", None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
