@@ -177,7 +177,7 @@ class App:
             max_bytes=self._config.recordings_max_mb * 1_000_000,
         )
 
-    def _health(self) -> Mapping[str, object]:
+    def _health(self) -> Mapping[str, Any]:
         registered = hasattr(self, "_client") and self._client.registered.is_set()
         return {
             "ready": registered and not self._calls.draining,
@@ -185,6 +185,7 @@ class App:
             "draining": self._calls.draining,
             "calls": len(self._calls),
             "max_calls": self._config.max_calls,
+            "engines": self._calls.engines,
         }
 
     async def _first(self, connection: asyncio.Task[None], wanted: Awaitable[T]) -> T:

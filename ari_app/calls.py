@@ -117,6 +117,14 @@ class Calls:
         """Ids of the channels that calls know to exist."""
         return {channel_id for held in self._held.values() for channel_id in held.call.known_channels}
 
+    @property
+    def engines(self) -> dict[str, dict[str, bool]]:
+        """By stage, and by which of its engines: whether it is in service."""
+        stages = self.brains.engines if hasattr(self, "brains") else ()
+        return {
+            stage.stage: {engine.name: not engine.breaker.is_open for engine in stage.all} for stage in stages
+        }
+
     # --- callers -------------------------------------------------------------------------------------
 
     def on_event(self, event: events.Event) -> None:

@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "dialog": {"errors", "audio", "phrases"},
     "openai_api": {
         *("errors", "audio", "dialog.ports", "dialog.history", "dialog.turns", "dialog.phrasebook"),
+        "dialog.engines",
     },
     "rehearsal": {"errors", "dialog.phrasebook"},
     "record": {"errors", "audio", "dialog.ports"},

@@ -5,6 +5,7 @@ Retries are off, because the SDK's wait up to two minutes: the pipeline decides 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,7 +117,13 @@ class StageClient:
         else:
             text = f"the request was refused (HTTP {status}): {self._server_words(error)}"
         permanent = exhausted or status in PERMANENT_STATUSES
-        return EngineRejected(self.stage, text, permanent=permanent, status=status)
+        return EngineRejected(
+            self.stage,
+            text,
+            permanent=permanent,
+            status=status,
+            retry_after_s=_retry_after_s(error.response.headers.get("retry-after", "")),
+        )
 
     def _server_words(self, error: openai.APIStatusError) -> str:
         body = error.body
@@ -128,6 +135,15 @@ class StageClient:
         if self._api_key:
             text = text.replace(self._api_key, "***")
         return " ".join(text.split())[:MAX_SERVER_WORDS]
+
+
+def _retry_after_s(text: str) -> float | None:
+    """Of the header; a date is not worth the trouble."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _cause(error: BaseException) -> str:

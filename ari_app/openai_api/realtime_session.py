@@ -29,6 +29,7 @@ from ari_app.openai_api.realtime_protocol import (
     session_update,
     text_of,
 )
+from ari_app.openai_api.realtime_usage import Prices
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +53,20 @@ class RealtimeClient:
 
     Args:
         base_url: REST base URL of the server, e.g. `https://api.openai.com/v1`.
+        prices: of the model, where they are known.
     """
 
     def __init__(
-        self, base_url: str, api_key: str, settings: RealtimeSettings, *, listens: bool = True
+        self,
+        base_url: str,
+        api_key: str,
+        settings: RealtimeSettings,
+        *,
+        listens: bool = True,
+        prices: Prices | None = None,
     ) -> None:
         self.settings = settings
+        self._prices = prices
         self._url = realtime_url(base_url, settings.model)
         self._update = session_update(settings, CONFIGURATION, listens=listens)
         azure = (urlsplit(base_url).hostname or "").endswith(".azure.com")
@@ -83,7 +92,7 @@ class RealtimeClient:
         Raises:
             EngineError: refused, unreachable, or not as asked for.
         """
-        session = RealtimeSession(await self._connect())
+        session = RealtimeSession(await self._connect(), self.settings.model, self._prices)
         try:
             async with asyncio.timeout(CONFIGURE_S):
                 await session.configure(self._update, self.settings)
@@ -130,7 +139,11 @@ class RealtimeClient:
 class RealtimeSession:
     """Open until `events` ends; implements `Line`."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(
+        self, socket: aiohttp.ClientWebSocketResponse, model: str = "", prices: Prices | None = None
+    ) -> None:
+        self.model, self.prices = model, prices
+        """Of the server that holds it."""
         self._socket = socket
         self._unsent: asyncio.Queue[str] = asyncio.Queue(MAX_UNSENT)
         self._writer = asyncio.create_task(self._write(), name="realtime-writer")

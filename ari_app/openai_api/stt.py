@@ -27,6 +27,9 @@ class OpenAiSpeechToText:
     ) -> None:
         """`languages` are ISO 639-1 codes; with the field `language`, which older models know, only one."""
         self._client = StageClient("speech-to-text", settings)
+        self._transcriptions = (
+            self._client.openai.audio.transcriptions
+        )  # loads the SDK's module before there are calls
         self._hint: dict[str, Any] = {}
         if languages and language_field == "languages":
             self._hint = {"languages": list(languages)}
@@ -42,7 +45,7 @@ class OpenAiSpeechToText:
         resampler = StreamResampler(rate_hz, UPLOAD_RATE_HZ)
         wav = wav_file(resampler.push(pcm) + resampler.flush(), UPLOAD_RATE_HZ)
         with self._client.errors():
-            answer = await self._client.openai.audio.transcriptions.create(
+            answer = await self._transcriptions.create(
                 file=("turn.wav", wav, "audio/wav"),
                 model=self._client.model,
                 response_format="json",

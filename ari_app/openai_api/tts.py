@@ -35,6 +35,7 @@ class OpenAiTextToSpeech:
     ) -> None:
         """`rate_hz` is believed where neither the content type nor a WAV header names a rate."""
         self._client = StageClient(STAGE, settings)
+        self._speech = self._client.openai.audio.speech  # loads the SDK's module before there are calls
         self._voice = voice
         self._rate_hz = rate_hz
         self._instructions = instructions
@@ -46,7 +47,7 @@ class OpenAiTextToSpeech:
             EngineError: before or between chunks.
         """
         with self._client.errors():
-            request = self._client.openai.audio.speech.with_streaming_response.create(
+            request = self._speech.with_streaming_response.create(
                 model=self._client.model,
                 voice=self._voice,
                 input=text,
