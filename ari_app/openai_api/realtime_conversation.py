@@ -36,10 +36,13 @@ from ari_app.openai_api.realtime_speech import Responses, SpokenResponse
 from ari_app.openai_api.realtime_tools import ToolCalls
 from ari_app.openai_api.realtime_usage import Meter
 
-DEAF_S = 6.0
+DEAF_S = 1.5
 """So long after the caller's last word a server that said nothing at all is asked for a sign of life: the caller
 may have coughed, and may be gone from its hearing."""
-PROBE_S = 4.0
+DOUBT_S = 1.0
+"""Without a sign for so long the caller is asked for patience."""
+PROBE_S = 6.0
+"""Without one for so long the session is taken for lost."""
 RESUMED_MS = 10_000
 """Of a sentence that is being spoken while a session begins, so much is handed on."""
 GO_ON = (
@@ -360,7 +363,9 @@ class RealtimeConversation:
         """What must happen in time, once per frame."""
         for turn in self._minutes.overdue(now):
             self._minutes.settle(turn, CallerNotUnderstood(turn.number, "no transcript came"))
-        self._patience.watch(now, silence=not (self._playout.speaking or self._caller.speaking))
+        in_doubt = self._probed_at > self._event_at and now > self._probed_at + DOUBT_S
+        silence = not (self._playout.speaking or self._caller.speaking)
+        self._patience.watch(now, silence=silence, in_doubt=self._line is not None and in_doubt)
         if self._line and self._stuck(now):
             line = self._line
             self.failed(EngineTimeout(STAGE, "the server stopped answering"), now)

@@ -614,14 +614,27 @@ def test_a_noise_that_the_server_rightly_ignores_is_no_failure() -> None:
     for _ in range(3):
         talk.silence(400)
         talk.speak(500)
-        talk.silence(7500)
+        talk.silence(2700)
         (probe,) = session.of("session.update")
         assert probe["session"] == {"type": "realtime"}
         session.sent.clear()
         talk.event("session.updated", session={})
-        talk.silence(5000)
+        talk.silence(10_000)
     assert not session.abandoned and not talk.all(EngineFailed)
     assert not any(talk.playout.sent)
+
+
+def test_a_caller_whom_the_server_may_not_have_heard_is_asked_for_patience() -> None:
+    talk = Talk()
+    session = talk.begin()
+    talk.speak(600)
+    talk.silence(5500)
+    assert session.of("session.update") and not session.abandoned
+    held = dict.fromkeys(item for item in talk.playout.sent if item)
+    assert [item.rstrip("0123456789") for item in held] == ["local.hold"], "once is enough"
+    talk.server_hears("u1", transcript="Hello?")
+    talk.answers("r1", "Yes?")
+    assert not talk.all(EngineFailed)
 
 
 @pytest.mark.parametrize("stage", ["after the turn", "after the request", "in mid-answer", "deaf"])
