@@ -92,7 +92,7 @@ class Recorder:
         """Until when nothing was recorded, because somebody paused it."""
         self._speech_ms = self._bot_ms = 0.0
         """When what the caller and the bot say began."""
-        self._aligner = StereoAligner()
+        self._aligner = StereoAligner(started_at)
         self._stereo = bytearray()
         self._lost_bytes = 0
         self._frames = 0

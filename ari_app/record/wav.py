@@ -19,15 +19,18 @@ HEADER_BYTES = 44
 class StereoAligner:
     """Joins caller (left) and bot (right) PCM16 streams, each continuous from its first frame on. Core."""
 
-    def __init__(self) -> None:
+    def __init__(self, began_at: float) -> None:
+        """`began_at` (s) is when the recording begins."""
         self._left = bytearray()
         self._right = bytearray()
-        self._began_at: float | None = None
+        self._began_at = began_at
         self._has_left = self._has_right = False
 
     def push_left(self, frame: bytes, at: float) -> None:
         """One frame of the caller, complete at `at` (s); time before the first one is silence."""
         if not self._has_left:
+            if self._frames_until(at) < 0:
+                return
             self._has_left = True
             self._left += self._silence_until(at)
         self._left += frame
@@ -46,9 +49,10 @@ class StereoAligner:
         return max(shorter, longer - MAX_SKEW_BYTES)
 
     def _silence_until(self, at: float) -> bytes:
-        if self._began_at is None:
-            self._began_at = at
-        return bytes(max(round((at - self._began_at) * 1000 / FRAME_MS), 0) * FRAME_BYTES)
+        return bytes(max(self._frames_until(at), 0) * FRAME_BYTES)
+
+    def _frames_until(self, at: float) -> int:
+        return round((at - self._began_at) * 1000 / FRAME_MS)
 
     def take(self, *, final: bool = False) -> bytes:
         """Interleaved stereo PCM16 of all that is complete; with `final` the shorter side is padded."""
