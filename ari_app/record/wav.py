@@ -7,12 +7,12 @@ import struct
 import numpy as np
 
 from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, TELEPHONE_RATE_HZ, ms_to_bytes
-from ari_app.record.files import Output
+from ari_app.record.files import Output, write_once
 
 MAX_SKEW_BYTES = ms_to_bytes(1000)
 """When one direction falls this far behind (it stopped), it is filled with silence and the other goes on."""
 UNKNOWN_BYTES = 0xFFFFFFFF
-"""The length in the header of a WAV file that is still growing; players read to its end."""
+"""The length in the header of a sealed WAV file, which can't be patched; players read to its end."""
 HEADER_BYTES = 44
 
 
@@ -78,6 +78,7 @@ class GrowingWav:
         self._rate_hz = rate_hz
         self._length_bytes = 0
         output.append(header(UNKNOWN_BYTES - HEADER_BYTES, channels, rate_hz))
+        output.patch(0, header(0, channels, rate_hz))
 
     def write(self, pcm: bytes) -> None:
         """Append interleaved samples."""
@@ -103,7 +104,4 @@ def header(data_bytes: int, channels: int, rate_hz: int) -> bytes:
 
 def write_wav(output: Output, pcm: bytes, *, rate_hz: int = TELEPHONE_RATE_HZ) -> None:
     """Write mono PCM16 as one WAV file, and close it."""
-    try:
-        output.append(header(len(pcm), 1, rate_hz) + pcm)
-    finally:
-        output.close()
+    write_once(output, header(len(pcm), 1, rate_hz) + pcm)

@@ -15,8 +15,8 @@ from bench.clicks import Caller, alignment, plan
 from bench.rig import callers, free_ports
 from tests.e2e.checks import events_of, settled
 from tests.e2e.conftest import Serve
-from tests.e2e.recording_checks import assert_whole
 from tests.fakes.raw_sip_phone import RawSipPhone
+from tests.record.whole import assert_whole
 
 SECONDS = 20.5
 """The first click comes after 1 s, the last after 20 s."""

@@ -8,8 +8,6 @@ import struct
 import wave
 from pathlib import Path
 
-from tests.e2e.checks import events_of
-
 NAME = re.compile(
     r"full_call\.(wav|vtt)|full_transcript\.txt|events\.jsonl|\.recording"
     r"|transcript_\d{3}_(user|assistant)(_\d+)?\.txt|(segment|response)_\d{3}(_\d+)?\.wav"
@@ -36,7 +34,9 @@ def assert_whole(folder: Path, *, killed: bool = False) -> None:
     blocks = transcript.removesuffix("\n\n").split("\n\n")
     assert blocks[0].startswith("SYSTEM:")
     assert all(re.match("(USER|ASSISTANT): ", block) for block in blocks[1:])
-    assert len(cues(folder)) == len(blocks) - 1, "as many cues as things that were said"
+    assert len(blocks) - 2 <= len(cues(folder)) <= len(blocks) - 1, (
+        "a cue for what was said, but maybe the last"
+    )
 
 
 def assert_playable(path: Path, *, extra_bytes: int = 0) -> None:
@@ -66,8 +66,3 @@ def cues(folder: Path) -> list[tuple[float, float, str, str]]:
         assert begin < end and (not found or begin >= found[-1][0]), cue
         found.append((begin, end, match[7], match[8]))
     return found
-
-
-def words_kept(folder: Path) -> int:
-    """How many things that were said are in the event log."""
-    return sum(event["event"] in ("caller_said", "bot_said") for event in events_of(folder))
