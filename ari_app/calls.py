@@ -133,7 +133,7 @@ class Calls:
         if parse_object_id(channel.id) is not None:
             self.own(asyncio.create_task(self._try(self._ari.hangup(channel.id))))
         elif (why := self._why_full()) is not None:
-            logger.warning("call from %s refused: %s", mask_number(channel.caller_number), why)
+            logger.warning("call from %.64s refused: %s", mask_number(channel.caller_number), why)
             for watcher in self._watchers:
                 watcher.refused("stopping" if self.draining else "busy")
             self.own(asyncio.create_task(self._try(self._ari.hand_back(channel.id, "busy"))))
@@ -150,7 +150,7 @@ class Calls:
             call = self.new(caller_channel_id=channel.id, about=about)
             number = channel.caller_number if self._config.debug else mask_number(channel.caller_number)
             logger.info(
-                "call %s from %s to %.64r, channel %s, SIP Call-ID %s",
+                "call %s from %.64s to %.64r, channel %s, SIP Call-ID %.128s",
                 *(call.call_id, number or "unknown", called, channel.id, channel.protocol_id),
             )
             self.start(call)

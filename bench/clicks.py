@@ -167,7 +167,7 @@ class Alignment:
     @property
     def drift_ms(self) -> dict[str, float]:
         """By distance: how much it changes at most after the first click."""
-        distances = {"echo": self.echo_ms, "caller": self.caller_off_ms, "bot": self.bot_off_ms}
+        distances = {"beside": self.beside_ms, "caller": self.caller_off_ms, "bot": self.bot_off_ms}
         return {name: max(abs(value - values[0]) for value in values) for name, values in distances.items()}
 
     @property

@@ -22,8 +22,9 @@ to `python -m ari_app serve`; engine delays are those of `bench/engine.py`. Ever
 included. Times are from packet to packet. `own_ms` is the gap without what silence window and engine impose: the
 window, or the start of speculation plus the engine's delays, whichever is longer. "sequential" is
 `bench/sequential.py`. In `alignment` callers click every 2 s and an echo answers: `echo_ms` is the distance of both in
-the recording, `beside_ms` how much longer that is on the wire, a drift the most that a distance changes after the first
-click: from click to echo, and from click to click on the caller's and on the bot's side.
+the recording (what waits in the echo's queue grows when the machine is busy), `beside_ms` how much longer it is on the
+wire, a drift the most that a distance changes after the first click: that one, and the distances of the clicks on the
+caller's and on the bot's side, recorded against sent and arrived.
 Columns: samples, then p50 · p95 · p99 · max."""
 MAX_SAMPLES = 20_000
 """Kept of one measure in the JSON; of more, every n-th."""

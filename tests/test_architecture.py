@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "rtp": {"errors", "audio", "dialog.ports"},
     "dialog": {"errors", "audio"},
     "openai_api": {"errors", "audio", "dialog.ports", "dialog.history", "dialog.turns"},
-    "record": {"errors", "audio", "dialog.ports"},
+    "record": {"errors", "logs", "audio", "dialog.ports"},
     "offline": {"errors", "audio", "dialog.turns", "dialog.gate"},
     "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},
     "call": {"errors", "logs", "ari", "rtp", "audio", "dialog", "record", "happenings"},

@@ -108,6 +108,6 @@ class ServeProcess:
     async def _wait_ready(self) -> None:
         assert self._process is not None and self._process.stdout is not None
         async for line in self._process.stdout:
-            if line.startswith(b"ready"):
+            if line.startswith((b"ready", b"{")) and b"ready" in line:  # as text, or as JSON
                 return
         raise SetupError(f"The application ended before it was ready: {self.log().strip() or 'no output'}")

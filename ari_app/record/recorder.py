@@ -25,6 +25,7 @@ from typing import Any
 
 from ari_app.audio.format import FRAME_MS, SILENT_FRAME, ms_to_bytes
 from ari_app.dialog.ports import BotSaid, BotSpeechStarted, CallerSaid, CallerSpeechStarted, Fact
+from ari_app.logs import printable
 from ari_app.record.cues import HEADER, Cues
 from ari_app.record.events import name_of, values_of
 from ari_app.record.files import SEALED_SUFFIX, Output, Seal, create, write_once
@@ -260,7 +261,7 @@ class Recorder:
         return create(self.directory / name, self._seal)
 
     def _write_event(self, line: Mapping[str, Any]) -> None:
-        self._events.append(_utf8(json.dumps(line, ensure_ascii=False) + "\n"))
+        self._events.append(printable(json.dumps(line, ensure_ascii=False)).encode() + b"\n")
 
     def _write_block(self, speaker: str, text: str) -> None:
         self._transcript.append(_utf8(f"{speaker}: {text}\n\n"))

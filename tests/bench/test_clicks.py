@@ -40,7 +40,7 @@ def test_distances_are_told_by_the_sample(tmp_path: Path) -> None:
     assert found.bot_off_ms == pytest.approx([0, 10, 0], abs=1e-6)
     assert found.round_trip_ms == pytest.approx([30, 40, 30])
     assert found.beside_ms == pytest.approx([10, 5, 10])
-    assert found.drift_ms == pytest.approx({"echo": 15, "caller": 5, "bot": 10}, abs=1e-6)
+    assert found.drift_ms == pytest.approx({"beside": 5, "caller": 5, "bot": 10}, abs=1e-6)
 
 
 @pytest.mark.parametrize("missing", [0, 1])

@@ -1,4 +1,5 @@
-"""Recordings on a small file system that becomes full in mid-call: callers don't notice, and what was written is whole."""
+"""Recordings on a small file system that becomes full in mid-call: callers don't notice, and what was written is
+whole."""
 
 from __future__ import annotations
 

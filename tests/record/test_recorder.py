@@ -142,8 +142,18 @@ def test_half_a_character_costs_itself_only(tmp_path: Path) -> None:
     recorder.push_fact(BotSaid(1, "Nice \ud83d", "Nice \ud83d", False, LOUD))
     recorder.push_fact(CallerSaid(2, "thank you", None, LOUD))
     recorder.close()
-    assert [event.get("text") for event in events_of(recorder)[1:]] == ["Nice ?", "thank you"]
+    assert [event.get("text") for event in events_of(recorder)[1:]] == ["Nice \ud83d", "thank you"]
+    assert (recorder.directory / "transcript_001_assistant.txt").read_text() == "Nice ?\n"
     assert_whole(recorder.directory)
+
+
+def test_odd_line_ends_do_not_break_a_line_of_the_log(tmp_path: Path) -> None:
+    said = "one\x85two\u2028three\n\x1c\x7ffour"
+    recorder = record(tmp_path)
+    recorder.push_fact(CallerSaid(1, said, None, LOUD))
+    recorder.close()
+    assert [event["event"] for event in events_of(recorder)] == ["call", "caller_said"]
+    assert events_of(recorder)[1]["text"] == said
 
 
 def test_a_stopped_recording_is_told_with_its_call(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
