@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from ari_app.errors import SetupError
 from ari_app.settings import SETTINGS
@@ -41,7 +42,7 @@ class ServeProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._log_path = directory / "serve.log"
 
-    async def __aenter__(self) -> ServeProcess:
+    async def __aenter__(self) -> Self:
         with self._log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 # The kernel ends it if we are killed.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
+from tests.e2e.applications import ServeProcess, finish, start
 from tests.e2e.checks import events_of, settled, until
 from tests.e2e.conftest import settings_for
 from tests.e2e.test_console import CHROMIUM, TOKEN, console
@@ -112,11 +110,7 @@ def everything(folder: Path) -> set[Path]:
 
 async def calls_listed(recordings: Path) -> list[str]:
     """What `calls list` shows."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ari_app", "calls", "--recordings-dir", str(recordings), "list"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    async with asyncio.timeout(20):
-        out, _ = await process.communicate()
-    return out.decode().splitlines()
+    process = await start({}, recordings.parent, "calls", "--recordings-dir", str(recordings), "list")
+    code, out, err = await finish(process)
+    assert (code, err) == (0, "")
+    return out.splitlines()
