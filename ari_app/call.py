@@ -326,7 +326,8 @@ class Call:
     # --- media and facts
 
     def _on_frame(self, frame: bytes, now: float) -> None:
-        self.recording.push_caller(frame, now)
+        assert self._endpoint is not None
+        self.recording.push_caller(frame, self._endpoint.heard_until)
         if self.tap is not None:
             self.tap("caller", frame)
         if self._conversing:

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
         "dialog.engines",
     },
     "rehearsal": {"errors", "dialog.phrasebook"},
-    "record": {"errors", "audio", "dialog.ports"},
+    "record": {"errors", "logs", "audio", "dialog.ports"},
     "offline": {"errors", "audio", "dialog.turns", "dialog.gate"},
     "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},
     "call": {"errors", "logs", "ari", "rtp", "audio", "dialog", "record", "happenings", "line"},

@@ -81,7 +81,7 @@ class Archive:
 def read_events(folder: Path) -> list[Event]:
     """The event log of a call; a last line that a kill cut short is left out."""
     try:
-        lines = (folder / EVENTS).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (folder / EVENTS).read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return []
     events = []

@@ -7,6 +7,7 @@ last piece.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ class Output(Protocol):
     """What recordings are written to. Each method raises OSError when the disk does not take it."""
 
     def append(self, piece: bytes) -> None:
-        """Write at the end, through to the operating system."""
+        """Write at the end, through to the operating system: the whole piece, or nothing of it."""
         ...
 
     def patch(self, offset: int, piece: bytes) -> None:
@@ -34,16 +35,26 @@ class Output(Protocol):
 
     def close(self) -> None: ...
 
+    def discard(self) -> None:
+        """Close and remove the file."""
+        ...
+
 
 class PlainFile:
     """A file as it is."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file: BinaryIO = open(path, "xb", buffering=0, opener=_private)
 
     def append(self, piece: bytes) -> None:
-        self._file.seek(0, os.SEEK_END)
-        self._write(piece)
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            self._write(piece)
+        except OSError:  # a full disk takes the part that fits
+            with contextlib.suppress(OSError):
+                self._file.truncate(end)
+            raise
 
     def patch(self, offset: int, piece: bytes) -> None:
         self._file.seek(offset)
@@ -51,6 +62,10 @@ class PlainFile:
 
     def close(self) -> None:
         self._file.close()
+
+    def discard(self) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
 
     def _write(self, piece: bytes) -> None:
         rest = memoryview(piece)
@@ -74,10 +89,28 @@ class SealedFile:
     def close(self) -> None:
         self._file.close()
 
+    def discard(self) -> None:
+        self._file.discard()
+
 
 def create(path: Path, seal: Seal | None) -> Output:
     """A new file of mode 0600, sealed when there is a key."""
     return PlainFile(path) if seal is None else SealedFile(path, seal)
+
+
+def write_once(output: Output, content: bytes) -> None:
+    """Write a new file's whole content and close it; what the disk does not take leaves no file.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    try:
+        output.append(content)
+    except OSError:
+        output.discard()
+        raise
+    finally:
+        output.close()
 
 
 def seal_for(key: str) -> Seal:

@@ -8,6 +8,7 @@ events are dropped, both counted and logged: the call never waits for the disk.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import fcntl
 import json
 import logging
@@ -24,9 +25,10 @@ from typing import Any
 
 from ari_app.audio.format import FRAME_MS, SILENT_FRAME, ms_to_bytes
 from ari_app.dialog.ports import BotSaid, BotSpeechStarted, CallerSaid, CallerSpeechStarted, Fact
+from ari_app.logs import printable
 from ari_app.record.cues import HEADER, Cues
 from ari_app.record.events import name_of, values_of
-from ari_app.record.files import SEALED_SUFFIX, Output, Seal, create
+from ari_app.record.files import SEALED_SUFFIX, Output, Seal, create, write_once
 from ari_app.record.wav import GrowingWav, StereoAligner, write_wav
 
 logger = logging.getLogger(__name__)
@@ -92,23 +94,38 @@ class Recorder:
         """Until when nothing was recorded, because somebody paused it."""
         self._speech_ms = self._bot_ms = 0.0
         """When what the caller and the bot say began."""
-        self._aligner = StereoAligner()
+        self._aligner = StereoAligner(started_at)
         self._stereo = bytearray()
         self._lost_bytes = 0
         self._frames = 0
         self._cues = Cues(started_at)
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(MAX_JOBS)
         self._lock_fd = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-        self._full_call = GrowingWav(self._create("full_call.wav"), channels=2)
-        self._events = self._create("events.jsonl")
-        self._transcript = self._create("full_transcript.txt")
-        self._subtitles = self._create("full_call.vtt")
-        self._subtitles.append(HEADER.encode())
-        self._write_block("SYSTEM", settings.system_message)
-        self._write_event({"audio_ms": 0, "event": "call", "started": _now(), **about})
-        self._thread = threading.Thread(target=self._work, name=f"recorder-{directory.name}", daemon=True)
+        self._outputs: list[Output] = []
+        try:
+            self._begin(settings.system_message, about)
+        except OSError:
+            self._close_files()
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        # In this call's context, so that the log tells whose recording stopped.
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(self._work,),
+            name=f"recorder-{directory.name}",
+            daemon=True,
+        )
         self._thread.start()
+
+    def _begin(self, system_message: str, about: Mapping[str, object]) -> None:
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        self._full_call = GrowingWav(self._create_kept("full_call.wav"), channels=2)
+        self._events = self._create_kept("events.jsonl")
+        self._transcript = self._create_kept("full_transcript.txt")
+        self._subtitles = self._create_kept("full_call.vtt")
+        self._subtitles.append(HEADER.encode())
+        self._write_block("SYSTEM", system_message)
+        self._write_event({"audio_ms": 0, "event": "call", "started": _now(), **about})
 
     def push_caller(self, frame: bytes, at: float) -> None:
         """One 20 ms frame heard from the caller, complete at `at`."""
@@ -223,32 +240,36 @@ class Recorder:
             except OSError as error:  # disk full or gone: the call goes on without its recording
                 failed = True
                 logger.error("recording %s stopped: %s", self.directory, error)
-        for file in (self._full_call, self._events, self._transcript, self._subtitles):
-            try:
+        with contextlib.suppress(OSError):
+            self._full_call.close()
+        self._close_files()
+
+    def _close_files(self) -> None:
+        for file in self._outputs:
+            with contextlib.suppress(OSError):
                 file.close()
-            except OSError as error:
-                logger.error("recording %s: %s", self.directory, error)
         with contextlib.suppress(OSError):
             (self.directory / LOCK_NAME).unlink()
         os.close(self._lock_fd)
+
+    def _create_kept(self, name: str) -> Output:
+        """A file that grows with the call."""
+        self._outputs.append(self._create(name))
+        return self._outputs[-1]
 
     def _create(self, name: str) -> Output:
         return create(self.directory / name, self._seal)
 
     def _write_event(self, line: Mapping[str, Any]) -> None:
-        self._events.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._events.append(printable(json.dumps(line, ensure_ascii=False)).encode() + b"\n")
 
     def _write_block(self, speaker: str, text: str) -> None:
-        self._transcript.append(f"{speaker}: {text}\n\n".encode())
+        self._transcript.append(_utf8(f"{speaker}: {text}\n\n"))
 
     def _write_turn(self, role: str, sound: str, turn: int, text: str, pcm: bytes, cue: str) -> None:
         self._write_block(role.upper(), text)
-        self._subtitles.append(cue.encode())
-        file = self._create(self._unused(f"transcript_{turn:03d}_{role}", ".txt"))
-        try:
-            file.append(f"{text}\n".encode())
-        finally:
-            file.close()
+        self._subtitles.append(_utf8(cue))
+        write_once(self._create(self._unused(f"transcript_{turn:03d}_{role}", ".txt")), _utf8(f"{text}\n"))
         if pcm:
             write_wav(self._create(self._unused(f"{sound}_{turn:03d}", ".wav")), pcm)
 
@@ -268,6 +289,11 @@ def _require_space(directory: Path, min_free_bytes: int) -> None:
             f"only {free_bytes // 1_000_000} MB are free on the disk of {directory}, "
             f"and RECORDINGS_MIN_FREE_MB keeps {min_free_bytes // 1_000_000}"
         )
+
+
+def _utf8(text: str) -> bytes:
+    """Half a character, as a model's stream may end with, becomes a question mark."""
+    return text.encode(errors="replace")
 
 
 def _now() -> str:

@@ -7,27 +7,30 @@ import struct
 import numpy as np
 
 from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, TELEPHONE_RATE_HZ, ms_to_bytes
-from ari_app.record.files import Output
+from ari_app.record.files import Output, write_once
 
 MAX_SKEW_BYTES = ms_to_bytes(1000)
 """When one direction falls this far behind (it stopped), it is filled with silence and the other goes on."""
 UNKNOWN_BYTES = 0xFFFFFFFF
-"""The length in the header of a WAV file that is still growing; players read to its end."""
+"""The length in the header of a sealed WAV file, which can't be patched; players read to its end."""
 HEADER_BYTES = 44
 
 
 class StereoAligner:
     """Joins caller (left) and bot (right) PCM16 streams, each continuous from its first frame on. Core."""
 
-    def __init__(self) -> None:
+    def __init__(self, began_at: float) -> None:
+        """`began_at` (s) is when the recording begins."""
         self._left = bytearray()
         self._right = bytearray()
-        self._began_at: float | None = None
+        self._began_at = began_at
         self._has_left = self._has_right = False
 
     def push_left(self, frame: bytes, at: float) -> None:
         """One frame of the caller, complete at `at` (s); time before the first one is silence."""
         if not self._has_left:
+            if self._frames_until(at) < 0:
+                return
             self._has_left = True
             self._left += self._silence_until(at)
         self._left += frame
@@ -46,9 +49,10 @@ class StereoAligner:
         return max(shorter, longer - MAX_SKEW_BYTES)
 
     def _silence_until(self, at: float) -> bytes:
-        if self._began_at is None:
-            self._began_at = at
-        return bytes(max(round((at - self._began_at) * 1000 / FRAME_MS), 0) * FRAME_BYTES)
+        return bytes(max(self._frames_until(at), 0) * FRAME_BYTES)
+
+    def _frames_until(self, at: float) -> int:
+        return round((at - self._began_at) * 1000 / FRAME_MS)
 
     def take(self, *, final: bool = False) -> bytes:
         """Interleaved stereo PCM16 of all that is complete; with `final` the shorter side is padded."""
@@ -74,6 +78,7 @@ class GrowingWav:
         self._rate_hz = rate_hz
         self._length_bytes = 0
         output.append(header(UNKNOWN_BYTES - HEADER_BYTES, channels, rate_hz))
+        output.patch(0, header(0, channels, rate_hz))
 
     def write(self, pcm: bytes) -> None:
         """Append interleaved samples."""
@@ -99,7 +104,4 @@ def header(data_bytes: int, channels: int, rate_hz: int) -> bytes:
 
 def write_wav(output: Output, pcm: bytes, *, rate_hz: int = TELEPHONE_RATE_HZ) -> None:
     """Write mono PCM16 as one WAV file, and close it."""
-    try:
-        output.append(header(len(pcm), 1, rate_hz) + pcm)
-    finally:
-        output.close()
+    write_once(output, header(len(pcm), 1, rate_hz) + pcm)

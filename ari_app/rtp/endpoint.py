@@ -25,7 +25,7 @@ from ari_app.errors import MediaError
 from ari_app.rtp.datagram import Send, sender_to
 from ari_app.rtp.pacer import Pacer
 from ari_app.rtp.packet import RtpPacket
-from ari_app.rtp.receive import MAX_FILL_FRAMES, PAYLOAD_TYPE_SLIN, ReceiveStream, RtpCounters
+from ari_app.rtp.receive import FRAME_S, MAX_FILL_FRAMES, PAYLOAD_TYPE_SLIN, ReceiveStream, RtpCounters
 from ari_app.rtp.sender import RtpSender
 from ari_app.rtp.serial import uint16_add, uint32_add
 
@@ -134,6 +134,8 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         self._ssrc = secrets.randbelow(2**32)
         self._sent = self._sent_late = self._sent_skipped = self._unsent = 0
         self._complained = False
+        self.heard_until = 0.0
+        """The end of the frame that `on_frame` is given, in loop time: silence is produced later than it was."""
 
     async def open(self) -> None:
         """Bind.
@@ -255,7 +257,9 @@ class RtpEndpoint(asyncio.DatagramProtocol):
     def _deliver(self, now: float) -> None:
         if self._receive is None:
             return
-        for frame in self._receive.take(now):
+        frames = self._receive.take(now)
+        for index, frame in enumerate(frames, start=1):
+            self.heard_until = self._receive.taken_until - (len(frames) - index) * FRAME_S
             self._call(self._on_frame, frame, now)
 
     def _call(self, callback: Callable[[Any, float], None], what: object, now: float) -> None:

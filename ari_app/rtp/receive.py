@@ -2,7 +2,8 @@
 
 Only the leg's own peer is heard, and of it one stream at a time. Lost packets are concealed. Asterisk sends nothing
 while the far end is silent, so when nothing comes, silence is produced by the clock: for the listener time goes on.
-What then turns out to have been late is heard all the same, and the time is won back where the caller is quiet.
+What is said after such a silence has its place by the time stamps, as far as the clock agrees. What turns out to have
+been late is heard all the same, and the time is won back where the caller is quiet.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, SILENT_FRA
 from ari_app.rtp.conceal import FADE_SAMPLES, Concealer
 from ari_app.rtp.jitter import JitterBuffer, Lost
 from ari_app.rtp.packet import RtpPacket, parse_rtp
+from ari_app.rtp.serial import uint16_add, uint32_add, uint32_ahead
 
 PAYLOAD_TYPE_SLIN = 10
 """L16 mono in RFC 3551 is at 44.1 kHz; Asterisk uses the number for slin at 8 kHz, both ways."""
@@ -32,6 +34,8 @@ MAX_AHEAD_FRAMES = 10
 """Further ahead of the clock (200 ms, the longest packet) quiet frames are left out."""
 PACE_WINDOW_S = 2.0
 """So long the quickest packet is looked for: its place is the stream's, whatever the jitter of the others."""
+SLACK_SAMPLES = FRAME_SAMPLES // 4
+"""A stream is set right when this is missing to a whole frame: it is never a whole one astray, and never swings."""
 CALM_FRAMES = 10
 """After so many quiet frames in a row the stream may be set right: no word and no echo of one is under way, which would
 be looked for where it was."""
@@ -89,6 +93,8 @@ class ReceiveStream:
         self._taken_at = started_at
         self._heard_at = started_at
         self._packet_samples = FRAME_SAMPLES
+        self._next: tuple[int, int] | None = None
+        """Number and time stamp of the packet that continues the sound; None before the first."""
         self._filled_samples = 0
         """Produced since the last packet was heard."""
         self._pace_since = started_at
@@ -140,6 +146,11 @@ class ReceiveStream:
         return self._cut(elapsed)
 
     @property
+    def taken_until(self) -> float:
+        """The place in time of the end of the last frame taken, by the stream's own count (s)."""
+        return self._started_at + self._frames * FRAME_S
+
+    @property
     def counters(self) -> RtpCounters:
         """So far."""
         jitter = self._jitter.counters
@@ -180,23 +191,41 @@ class ReceiveStream:
                 self._pcm += self._concealer.missing(self._lost_samples(item.count, now))
                 continue
             pcm = self._decode(item.payload) if item.payload_type == PAYLOAD_TYPE_SLIN else b""
+            number = uint16_add(item.sequence_number, 1)
             if not pcm:
                 self._not_audio += 1
+                self._next = self._next and (number, self._next[1])
                 continue
-            self._pcm += self._concealer.heard(pcm)
             self._packet_samples = len(pcm) // SAMPLE_BYTES
+            self._fill(self._silent_frames(item, now))
+            self._next = (number, uint32_add(item.timestamp, self._packet_samples))
+            self._pcm += self._concealer.heard(pcm)
             self._filled_samples = 0
             self._heard_at = now
             self._pace(now)
 
+    def _silent_frames(self, packet: RtpPacket, now: float) -> int:
+        """Silence that is still missing before this packet: its sender had nothing to send, nothing was lost."""
+        missing = -self._lead(now) - self._packet_samples
+        if self._next is not None:
+            number, timestamp = self._next
+            silent = uint32_ahead(packet.timestamp, timestamp) - self._filled_samples
+            missing = min(missing, silent) if packet.sequence_number == number else 0
+        return max((missing + FRAME_SAMPLES // 2) // FRAME_SAMPLES, 0)
+
+    def _lead(self, now: float) -> int:
+        """How many samples the stream is ahead of the clock."""
+        clock = int((now - self._started_at) * TELEPHONE_RATE_HZ)
+        return self._frames * FRAME_SAMPLES + len(self._pcm) // SAMPLE_BYTES - clock
+
     def _pace(self, now: float) -> None:
         """Keep step with the clock, to a frame: the far end's own runs a little faster or slower, and after a silence
         of the network the stream is where the silence left it. What is astray is won back where it is calm."""
-        clock = int((now - self._started_at) * TELEPHONE_RATE_HZ)
-        lead = self._frames * FRAME_SAMPLES + len(self._pcm) // SAMPLE_BYTES - clock
+        lead = self._lead(now)
         self._lead_samples = lead if self._lead_samples is None else max(self._lead_samples, lead)
         if now - self._pace_since >= PACE_WINDOW_S:
-            self._astray_frames = int(self._lead_samples / FRAME_SAMPLES)  # towards 0: less than one is none
+            frames = (abs(self._lead_samples) + SLACK_SAMPLES) // FRAME_SAMPLES
+            self._astray_frames = frames if self._lead_samples > 0 else -frames
             self._pace_since, self._lead_samples, self._quiet_frames = now, None, 0
 
     def _lost_samples(self, count: int, now: float) -> int:
@@ -206,6 +235,8 @@ class ReceiveStream:
         return max(min(count * self._packet_samples, passed) - self._filled_samples, 0)
 
     def _fill(self, frames: int) -> None:
+        if not frames:
+            return
         self._frames += max(frames - MAX_FILL_FRAMES, 0)
         frames = min(frames, MAX_FILL_FRAMES)
         # A started frame is completed first, so that what follows it keeps its place.

@@ -62,6 +62,8 @@ class RawSipPhone:
     password: str = ""
     from_user: str = ""
     """The name in the From header, if it is not `user`."""
+    caller_id: str = ""
+    """All of the From header but the tag, if it is to be odd."""
     host: str = HOST
     """Its own address."""
     call_id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -163,7 +165,7 @@ class RawSipPhone:
             f"{start} SIP/2.0",
             f"Via: SIP/2.0/UDP {self.host}:{self.port};rport;branch={self.branch}",
             "Max-Forwards: 70",
-            f"From: <sip:{name}@{HOST}>;tag={self.tag}",
+            f"From: {self.caller_id or f'<sip:{name}@{HOST}>'};tag={self.tag}",
             f"To: {to or f'<{uri}>'}",
             f"Call-ID: {self.call_id}",
             f"CSeq: {self.sequence} {method}",

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from ari_app.dialog.ports import BotSaid, BotSpeechStarted, CallerSaid, CallerSpeechStarted
+from ari_app.logs import current_call
 from ari_app.record.recorder import MAX_JOBS, Recorder, RecorderSettings, recording_directory
+from tests.record.whole import assert_whole
 
 LOUD = np.full(160, 1000, "<i2").tobytes()
 QUIET = bytes(320)
@@ -132,6 +134,41 @@ def test_a_full_disk_ends_the_recording_not_the_call(
         recorder.close()
     assert "No space left" in caplog.text
     assert not (recorder.directory / "segment_001.wav").exists()
+
+
+def test_half_a_character_costs_itself_only(tmp_path: Path) -> None:
+    """A model's stream may split an emoji between two pieces of JSON, and be cut between them."""
+    recorder = record(tmp_path)
+    recorder.push_fact(BotSaid(1, "Nice \ud83d", "Nice \ud83d", False, LOUD))
+    recorder.push_fact(CallerSaid(2, "thank you", None, LOUD))
+    recorder.close()
+    assert [event.get("text") for event in events_of(recorder)[1:]] == ["Nice \ud83d", "thank you"]
+    assert (recorder.directory / "transcript_001_assistant.txt").read_text() == "Nice ?\n"
+    assert_whole(recorder.directory)
+
+
+def test_odd_line_ends_do_not_break_a_line_of_the_log(tmp_path: Path) -> None:
+    said = "one\x85two\u2028three\n\x1c\x7ffour"
+    recorder = record(tmp_path)
+    recorder.push_fact(CallerSaid(1, said, None, LOUD))
+    recorder.close()
+    assert [event["event"] for event in events_of(recorder)] == ["call", "caller_said"]
+    assert events_of(recorder)[1]["text"] == said
+
+
+def test_a_stopped_recording_is_told_with_its_call(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    token = current_call.set("ab12")
+    recorder = record(tmp_path)
+    current_call.reset(token)
+    said: list[str] = []
+
+    def no_space() -> None:
+        said.append(current_call.get())
+        raise OSError(28, "No space left on device")
+
+    recorder._submit(no_space)
+    recorder.close()
+    assert said == ["ab12"]
 
 
 def test_subtitles_tell_who_said_what_when(tmp_path: Path) -> None:

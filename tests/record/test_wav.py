@@ -20,7 +20,7 @@ FRAME = 160
 
 
 def test_both_directions_are_interleaved_left_is_the_caller() -> None:
-    aligner = StereoAligner()
+    aligner = StereoAligner(5.0)
     aligner.push_left(pcm(1, 2, 3), 5.0)
     aligner.push_right(pcm(10, 20), 5.001)
     assert aligner.take() == pcm(1, 10, 2, 20)
@@ -30,21 +30,21 @@ def test_both_directions_are_interleaved_left_is_the_caller() -> None:
 
 
 def test_a_direction_that_stopped_is_filled_with_silence_at_the_end() -> None:
-    aligner = StereoAligner()
+    aligner = StereoAligner(5.0)
     aligner.push_left(pcm(1, 2, 3), 5.0)
     aligner.push_right(pcm(10), 5.0)
     assert aligner.take(final=True) == pcm(1, 10, 2, 0, 3, 0)
 
 
 def test_a_direction_that_stopped_holds_the_other_back_by_a_second_at_most() -> None:
-    aligner = StereoAligner()
+    aligner = StereoAligner(5.0)
     aligner.push_right(bytes(MAX_SKEW_BYTES + 640), 5.0)
     assert len(aligner.take()) == 2 * 640
 
 
 @given(st.integers(0, 40), st.floats(-0.009, 0.009), st.booleans())
 def test_the_direction_that_begins_later_has_its_place(late: int, jitter_s: float, left: bool) -> None:
-    aligner = StereoAligner()
+    aligner = StereoAligner(5.0)
     early, later = (
         (aligner.push_right, aligner.push_left) if left else (aligner.push_left, aligner.push_right)
     )
@@ -55,9 +55,19 @@ def test_the_direction_that_begins_later_has_its_place(late: int, jitter_s: floa
     assert stereo[:, 0 if left else 1].tolist() == [0] * FRAME * late + [2] * FRAME
 
 
+def test_what_was_complete_before_the_recording_began_is_left_out() -> None:
+    """Silence by the clock comes late, and then all at once: its place is before the beginning."""
+    aligner = StereoAligner(5.0)
+    for number in range(5):
+        aligner.push_left(pcm(*[number + 1] * FRAME), 4.94 + number * 0.02)
+    aligner.push_right(pcm(*[9] * FRAME), 5.02)
+    stereo = np.frombuffer(aligner.take(final=True), "<i2").reshape(-1, 2)[::FRAME]
+    assert stereo.tolist() == [[4, 0], [5, 9]]
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 50)), max_size=60))
 def test_alignment_never_depends_on_how_the_pieces_arrive(pieces: list[tuple[bool, int]]) -> None:
-    aligner = StereoAligner()
+    aligner = StereoAligner(5.0)
     out = bytearray()
     counts = {True: 0, False: 0}
     for left, length in pieces:
