@@ -35,11 +35,14 @@ from ari_app.openai_api.realtime_slot import ResponseSlot
 from ari_app.openai_api.realtime_speech import Responses, SpokenResponse
 from ari_app.openai_api.realtime_tools import ToolCalls
 from ari_app.openai_api.realtime_usage import Meter
+from ari_app.texts import one_line
 
 DEAF_S = 6.0
 """So long after the caller's last word a server that said nothing at all is asked for a sign of life: the caller
 may have coughed, and may be gone from its hearing."""
 PROBE_S = 4.0
+MAX_TRANSCRIPT_CHARS = 4000
+"""Three minutes of quick speech."""
 RESUMED_MS = 10_000
 """Of a sentence that is being spoken while a session begins, so much is handed on."""
 GO_ON = (
@@ -262,11 +265,11 @@ class RealtimeConversation:
         used = self._meter.count_transcription(turn.number, object_of(event, "usage"))
         if used:
             self._report(used)
-        text = " ".join(text_of(event, "transcript").split())
+        text = one_line(text_of(event, "transcript"), MAX_TRANSCRIPT_CHARS)
         error = object_of(event, "error")
         if text:
             languages = protocol.objects_of(event, "languages")
-            code = text_of(languages[0], "code") if languages else ""
+            code = one_line(text_of(languages[0], "code"), 3) if languages else ""
             self._minutes.settle(turn, CallerSaid(turn.number, text, code or None, turn.pcm))
         elif error:
             reason = f"no transcript: {protocol.engine_error(error).message}"
