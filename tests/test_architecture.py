@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "record": {"errors", "texts", "audio", "dialog.ports"},
     "offline": {"errors", "audio", "dialog.turns", "dialog.gate"},
     "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},
-    "call": {"errors", "logs", "ari", "rtp", "audio", "dialog", "record", "happenings"},
+    "call": {"errors", "guard", "logs", "ari", "rtp", "audio", "dialog", "record", "happenings"},
     "backend": {"errors"},
     "brains": {"errors", "settings", "models", "config", "audio", "dialog", "openai_api", "backend"},
     "outbound": {"errors", "config", "guard", "ledger", "ari.instances", "call"},

@@ -28,6 +28,7 @@ from ari_app.record.cues import HEADER, Cues
 from ari_app.record.events import name_of, values_of
 from ari_app.record.files import SEALED_SUFFIX, Output, Seal, create
 from ari_app.record.wav import GrowingWav, StereoAligner, write_wav
+from ari_app.texts import clean, escaped
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class Recorder:
     def _submit_turn(self, role: str, sound: str, fact: CallerSaid | BotSaid, said: str) -> None:
         cue = self._cues.push(fact, self._now_ms, said)
         turn, pcm = fact.turn, fact.pcm
-        self._submit(lambda: self._write_turn(role, sound, turn, said, pcm, cue))
+        self._submit(lambda: self._write_turn(role, sound, turn, clean(said), pcm, cue))
 
     def _is_withheld(self, began_ms: float) -> bool:
         return self.paused or began_ms < self._withheld_ms
@@ -223,6 +224,8 @@ class Recorder:
             except OSError as error:  # disk full or gone: the call goes on without its recording
                 failed = True
                 logger.error("recording %s stopped: %s", self.directory, error)
+            except Exception:  # a fault of ours costs this piece, and never the closing of the files
+                logger.exception("recording %s: a piece is lost", self.directory)
         for file in (self._full_call, self._events, self._transcript, self._subtitles):
             try:
                 file.close()
@@ -236,10 +239,10 @@ class Recorder:
         return create(self.directory / name, self._seal)
 
     def _write_event(self, line: Mapping[str, Any]) -> None:
-        self._events.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._events.append(escaped(json.dumps(line, ensure_ascii=False)).encode() + b"\n")
 
     def _write_block(self, speaker: str, text: str) -> None:
-        self._transcript.append(f"{speaker}: {text}\n\n".encode())
+        self._transcript.append(f"{speaker}: {text}\n\n".encode(errors="replace"))
 
     def _write_turn(self, role: str, sound: str, turn: int, text: str, pcm: bytes, cue: str) -> None:
         self._write_block(role.upper(), text)
