@@ -17,6 +17,7 @@ from ari_app.record.archive import Archive, PastCall, read_events, summary
 from ari_app.record.files import SEALED_SUFFIX, opener_of
 from ari_app.record.plot import plot
 from ari_app.record.wav import HEADER_BYTES, header
+from ari_app.texts import shown
 
 LISTED = 20
 CHANNELS, RATE_HZ = 22, 24
@@ -55,7 +56,8 @@ def run(arguments: argparse.Namespace, recordings: Path) -> int:
 
 
 def _say(lines: list[str]) -> None:
-    print("\n".join(lines))
+    """Names and words come from callers: none of them steers the terminal."""
+    print("\n".join(map(shown, lines)))
 
 
 def _list(arguments: argparse.Namespace, archive: Archive) -> None:

@@ -11,7 +11,9 @@ import logging
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
+
+from ari_app.texts import escaped
 
 current_call: ContextVar[str] = ContextVar("current_call", default="-")
 
@@ -36,22 +38,19 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return printable(json.dumps(line, ensure_ascii=False))
+        return escaped(json.dumps(line, ensure_ascii=False))
 
 
 class TextFormatter(logging.Formatter):
-    """One line for a reader; only a traceback of ours adds lines to it."""
+    """One line for each record, and none but ours: what callers and engines write begins no line of its own. The lines
+    of a traceback are indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = printable(record.message)
+        record.message = escaped(record.message)
         return super().formatMessage(record)
 
-
-def printable(text: str) -> str:
-    """Text in which what ends lines or steers terminals is escaped as in JSON: callers choose some of what is said."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(f"    {escaped(line)}" for line in super().formatException(ei).split("\n"))
 
 
 _TEXT = TextFormatter("%(asctime)s.%(msecs)03d %(levelname)-7s [%(call)s] %(name)s: %(message)s", "%H:%M:%S")

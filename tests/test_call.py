@@ -832,3 +832,12 @@ async def test_a_flood_of_news_ends_the_call(bench: Bench, caplog: pytest.LogCap
         await ended(running)
     assert complaints(caplog) == ["256 facts wait: the call is stuck and is ended"]
     bench.asterisk.assert_clean()
+
+
+@pytest.mark.parametrize("extension", ["", "100,1)", '1" = "1', "${SHELL(id)}", "100\n", "1" * 33])
+async def test_a_transfer_goes_to_an_extension_and_is_nothing_that_the_dialplan_carries_out(
+    bench: Bench, extension: str
+) -> None:
+    call = bench.make(Echo())
+    with pytest.raises(ValueError, match="not an extension"):
+        call.transfer(extension)

@@ -97,3 +97,33 @@ def test_auto_is_json_where_nobody_reads_along(restored: None) -> None:
     assert not is_json(), "a command that talks to its user"
     configure(debug=False, log_format="text")
     assert not is_json()
+
+
+ATTACK = "100\n12:00:00.000 INFO [-] ari_app: forged\x1b[2J\x9b31m\u202e\ud800"
+
+
+def test_a_line_of_text_is_one_line_whatever_is_said(
+    restored: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who may call chooses a name, a number and a Call-ID; an engine chooses the words of its errors."""
+    configure(debug=False, log_format="text")
+    log = logging.getLogger("ari_app.x")
+    log.info("call from %s", ATTACK)
+    try:
+        raise ValueError(ATTACK)
+    except ValueError:
+        log.exception("failed")
+    first, second, *traceback = capsys.readouterr().err.splitlines()
+    assert first.endswith(
+        "call from 100\\u000a12:00:00.000 INFO [-] ari_app: forged\\u001b[2J\\u009b31m\\u202e\\ud800"
+    )
+    assert second.endswith("ari_app.x: failed")
+    assert traceback and all(line.startswith("    ") and line.isprintable() for line in traceback)
+
+
+def test_json_steers_no_terminal_either(restored: None, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(debug=False, log_format="json")
+    logging.getLogger("ari_app.x").info("%s", ATTACK)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert json.loads(line)["message"] == ATTACK

@@ -21,6 +21,7 @@ from ari_app.openai_api.realtime_protocol import STAGE, Event, text_of
 from ari_app.openai_api.realtime_servers import RealtimeServers
 from ari_app.openai_api.realtime_session import RealtimeSession
 from ari_app.openai_api.realtime_usage import Meter
+from ari_app.texts import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ LOSSES_S = 300.0
 """So many sessions lost within so long: each new one costs, and the caller hears every break."""
 MIN_LIFE_S = 3.0
 MAX_KINDS = 20
+MAX_KIND_CHARS = 60
 QUIET_POLL_S = 0.1
 RECYCLE_RETRY_S = 30.0
 
@@ -116,6 +118,7 @@ class RealtimeBrain:
 
     def _remark(self, kind: str, words: str) -> None:
         """The first of each kind is worth a line."""
+        kind = one_line(kind, MAX_KIND_CHARS)
         if len(self._remarks) < MAX_KINDS or kind in self._remarks:
             self._remarks[kind] += 1
         if self._remarks[kind] == 1:
@@ -213,7 +216,7 @@ class RealtimeBrain:
         try:
             conversation.push_event(event, now)
         except Exception:  # one event must not cost the call
-            self._remark("fault", f"an event of type {text_of(event, 'type')!r} could not be handled")
+            self._remark("fault", f"an event of type {text_of(event, 'type'):.60} could not be handled")
             logger.debug("the fault", exc_info=True)
 
     def _leave(self, session: RealtimeSession) -> None:

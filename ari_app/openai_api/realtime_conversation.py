@@ -35,6 +35,7 @@ from ari_app.openai_api.realtime_slot import ResponseSlot
 from ari_app.openai_api.realtime_speech import Responses, SpokenResponse
 from ari_app.openai_api.realtime_tools import ToolCalls
 from ari_app.openai_api.realtime_usage import Meter
+from ari_app.texts import one_line
 
 DEAF_S = 1.5
 """So long after the caller's last word a server that said nothing at all is asked for a sign of life: the caller
@@ -43,6 +44,8 @@ DOUBT_S = 1.0
 """Without a sign for so long the caller is asked for patience."""
 PROBE_S = 6.0
 """Without one for so long the session is taken for lost."""
+MAX_TRANSCRIPT_CHARS = 4000
+"""Three minutes of quick speech."""
 RESUMED_MS = 10_000
 """Of a sentence that is being spoken while a session begins, so much is handed on."""
 GO_ON = (
@@ -265,11 +268,11 @@ class RealtimeConversation:
         used = self._meter.count_transcription(turn.number, object_of(event, "usage"))
         if used:
             self._report(used)
-        text = " ".join(text_of(event, "transcript").split())
+        text = one_line(text_of(event, "transcript"), MAX_TRANSCRIPT_CHARS)
         error = object_of(event, "error")
         if text:
             languages = protocol.objects_of(event, "languages")
-            code = (text_of(languages[0], "code") if languages else "") or None
+            code = (one_line(text_of(languages[0], "code"), 3) if languages else "") or None
             self._patience.language = code or self._patience.language
             self._minutes.settle(turn, CallerSaid(turn.number, text, code, turn.pcm))
         elif error:

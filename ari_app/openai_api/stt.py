@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,9 +11,14 @@ from ari_app.audio.format import SAMPLE_BYTES
 from ari_app.audio.resample import StreamResampler
 from ari_app.dialog.ports import Transcript
 from ari_app.openai_api.client import StageClient, StageSettings
+from ari_app.texts import one_line
 
 UPLOAD_RATE_HZ = 16_000
 """What the models work at inside; some local servers accept nothing else."""
+LANGUAGE = re.compile("[a-z]{2,3}")
+"""ISO 639."""
+MAX_TRANSCRIPT_CHARS = 4000
+"""Three minutes of quick speech."""
 
 
 class OpenAiSpeechToText:
@@ -55,7 +61,7 @@ class OpenAiSpeechToText:
             text = getattr(answer, "text", None)
             if not isinstance(text, str):
                 raise ValueError("no text in the answer")
-            return Transcript(text.strip(), _language(answer))
+            return Transcript(one_line(text, MAX_TRANSCRIPT_CHARS), _language(answer))
 
     async def warm(self) -> None:
         await self._client.warm()
@@ -76,6 +82,6 @@ def _language(answer: object) -> str | None:
     languages = getattr(answer, "languages", None)
     if languages:
         code = getattr(languages[0], "code", None)
-        return code if isinstance(code, str) else None
+        return code if isinstance(code, str) and LANGUAGE.fullmatch(code) else None
     language = getattr(answer, "language", None)
-    return language if isinstance(language, str) and len(language) == 2 else None
+    return language if isinstance(language, str) and LANGUAGE.fullmatch(language) else None

@@ -25,11 +25,11 @@ from typing import Any
 
 from ari_app.audio.format import FRAME_MS, SILENT_FRAME, ms_to_bytes
 from ari_app.dialog.ports import BotSaid, BotSpeechStarted, CallerSaid, CallerSpeechStarted, Fact
-from ari_app.logs import printable
 from ari_app.record.cues import HEADER, Cues
 from ari_app.record.events import name_of, values_of
 from ari_app.record.files import SEALED_SUFFIX, Output, Seal, create, write_once
 from ari_app.record.wav import GrowingWav, StereoAligner, write_wav
+from ari_app.texts import clean, escaped
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class Recorder:
     def _submit_turn(self, role: str, sound: str, fact: CallerSaid | BotSaid, said: str) -> None:
         cue = self._cues.push(fact, self._now_ms, said)
         turn, pcm = fact.turn, fact.pcm
-        self._submit(lambda: self._write_turn(role, sound, turn, said, pcm, cue))
+        self._submit(lambda: self._write_turn(role, sound, turn, clean(said), pcm, cue))
 
     def _is_withheld(self, began_ms: float) -> bool:
         return self.paused or began_ms < self._withheld_ms
@@ -240,6 +240,8 @@ class Recorder:
             except OSError as error:  # disk full or gone: the call goes on without its recording
                 failed = True
                 logger.error("recording %s stopped: %s", self.directory, error)
+            except Exception:  # a fault of ours costs this piece, and never the closing of the files
+                logger.exception("recording %s: a piece is lost", self.directory)
         with contextlib.suppress(OSError):
             self._full_call.close()
         self._close_files()
@@ -261,7 +263,7 @@ class Recorder:
         return create(self.directory / name, self._seal)
 
     def _write_event(self, line: Mapping[str, Any]) -> None:
-        self._events.append(printable(json.dumps(line, ensure_ascii=False)).encode() + b"\n")
+        self._events.append(escaped(json.dumps(line, ensure_ascii=False)).encode() + b"\n")
 
     def _write_block(self, speaker: str, text: str) -> None:
         self._transcript.append(_utf8(f"{speaker}: {text}\n\n"))

@@ -174,6 +174,11 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         self._receive = ReceiveStream(self._decode, started_at=asyncio.get_running_loop().time())
         self._receive.lock(remote)
         assert self._socket is not None
+        try:
+            # The kernel drops what others send: a flood costs neither us nor the place in the buffer of what is ours.
+            self._socket.connect(remote)
+        except OSError as error:
+            raise MediaError(f"there is no way to Asterisk's RTP address {host}: {error.strerror}") from None
         self._send = sender_to(self._socket, *remote)
         self._sender.add(self)
 
@@ -246,13 +251,21 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         )
         try:
             # Not by the transport: what the kernel does not take now would wait in a queue without bound.
-            self._send(packet.to_bytes())
+            self._send_once_more(packet.to_bytes())
         except OSError:
             self._unsent += 1
         else:
             self._sent += 1
         self._sequence_number = uint16_add(self._sequence_number, 1)
         self._timestamp = uint32_add(self._timestamp, TIMESTAMP_STEP)
+
+    def _send_once_more(self, data: bytes) -> None:
+        """Send; a refusal that the kernel reports is an earlier packet's, or forged: it takes none with it."""
+        assert self._send is not None
+        try:
+            self._send(data)
+        except ConnectionRefusedError:
+            self._send(data)
 
     def _deliver(self, now: float) -> None:
         if self._receive is None:

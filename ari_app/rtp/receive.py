@@ -1,9 +1,11 @@
 """From the datagrams of one leg to a continuous sequence of 20 ms frames. Core.
 
-Only the leg's own peer is heard, and of it one stream at a time. Lost packets are concealed. Asterisk sends nothing
-while the far end is silent, so when nothing comes, silence is produced by the clock: for the listener time goes on.
-What is said after such a silence has its place by the time stamps, as far as the clock agrees. What turns out to have
-been late is heard all the same, and the time is won back where the caller is quiet.
+Only the leg's own peer is heard, and of it one stream at a time. Asterisk takes a new SSRC when its source of audio
+changes (hold, transfer, re-INVITE): another stream is followed when the old one has stopped and the new one comes at
+the pace of speech. Nobody else's packets change anything, however many they are. Lost packets are concealed. Asterisk
+sends nothing while the far end is silent, so when nothing comes, silence is produced by the clock: for the listener
+time goes on. What is said after such a silence has its place by the time stamps, as far as the clock agrees. What turns
+out to have been late is heard all the same, and the time is won back where the caller is quiet.
 """
 
 from __future__ import annotations
@@ -42,7 +44,13 @@ be looked for where it was."""
 QUIET_PEAK = 100
 """About −50 dBFS: nobody misses such a frame."""
 RELOCK_PACKETS = 3
-"""Packets in a row of another SSRC that make it the stream, when the old one is not heard between them."""
+RELOCK_S = 0.035
+"""So many packets in a row of another SSRC, the old one not heard between them, make it the stream when they took so
+long to come: two packets of 20 ms, less some jitter."""
+MAX_RIVALS = 50
+"""A second of speech, as it comes in one moment after a stall of our own; who sends more meanwhile does not speak."""
+MAX_LOUD_AHEAD_FRAMES = 500
+"""Ten seconds ahead of the clock every frame is left out: who knows our stream's number could stretch time else."""
 MAX_PAYLOAD_BYTES = 200 * 16
 """200 ms of slin, the longest packet Asterisk was seen to send."""
 
@@ -66,6 +74,8 @@ class RtpCounters:
     """Frames produced because nothing came."""
     quiet_dropped: int = 0
     """Quiet frames left out to win back time."""
+    ahead_dropped: int = 0
+    """Frames left out because they came much faster than time goes."""
     sent: int = 0
     sent_late: int = 0
     """Sent more than a frame after their time."""
@@ -86,6 +96,8 @@ class ReceiveStream:
         self._ssrc: int | None = None
         self._rivals: list[RtpPacket] = []
         """The latest packets, if they are of another SSRC."""
+        self._rivals_since = started_at
+        """When the first of them came."""
         self._jitter = JitterBuffer()
         self._concealer = Concealer()
         self._pcm = bytearray()
@@ -105,7 +117,7 @@ class ReceiveStream:
         self._quiet_frames = 0
         """In a row, while something is astray."""
         self._received = self._foreign = self._malformed = self._not_audio = 0
-        self._filled = self._dropped = 0
+        self._filled = self._dropped = self._ahead_dropped = 0
 
     def lock(self, peer: tuple[str, int]) -> None:
         """Hear this address only; before that, nobody."""
@@ -125,8 +137,7 @@ class ReceiveStream:
             return
         if self._ssrc is None or packet.ssrc == self._ssrc:
             self._ssrc = packet.ssrc
-            self._foreign += len(self._rivals)
-            self._rivals.clear()
+            self._drop_rivals()
             self._accept(packet, now)
         else:
             self._push_rival(packet, now)
@@ -165,21 +176,27 @@ class ReceiveStream:
             not_audio=self._not_audio,
             silence_filled=self._filled,
             quiet_dropped=self._dropped,
+            ahead_dropped=self._ahead_dropped,
         )
 
     def _push_rival(self, packet: RtpPacket, now: float) -> None:
-        """Asterisk takes a new SSRC when its source of audio changes (hold, transfer); nothing of it may be lost."""
-        if self._rivals and self._rivals[0].ssrc != packet.ssrc:
-            self._foreign += len(self._rivals)
-            self._rivals.clear()
+        """A packet of another stream: kept until it is known whether it is the next one, so that nothing is lost."""
+        if self._rivals and (self._rivals[0].ssrc != packet.ssrc or len(self._rivals) == MAX_RIVALS):
+            self._drop_rivals()
+        if not self._rivals:
+            self._rivals_since = now
         self._rivals.append(packet)
-        if len(self._rivals) < RELOCK_PACKETS:
+        if len(self._rivals) < RELOCK_PACKETS or now - self._rivals_since < RELOCK_S:
             return
         self._append(self._jitter.reset(), now)
         self._ssrc = packet.ssrc
         rivals, self._rivals = self._rivals, []
         for rival in rivals:
             self._accept(rival, now)
+
+    def _drop_rivals(self) -> None:
+        self._foreign += len(self._rivals)
+        self._rivals.clear()
 
     def _accept(self, packet: RtpPacket, now: float) -> None:
         self._received += 1
@@ -250,7 +267,11 @@ class ReceiveStream:
         whole = len(self._pcm) // FRAME_BYTES * FRAME_BYTES
         for start in range(0, whole, FRAME_BYTES):
             frame = bytes(self._pcm[start : start + FRAME_BYTES])
-            if self._frames - elapsed >= MAX_AHEAD_FRAMES and is_quiet(frame):
+            ahead = self._frames - elapsed
+            if ahead >= MAX_LOUD_AHEAD_FRAMES:
+                self._ahead_dropped += 1
+                continue
+            if ahead >= MAX_AHEAD_FRAMES and is_quiet(frame):
                 self._leave_out()
                 continue
             if self._astray_frames:

@@ -274,6 +274,17 @@ async def test_garbage_costs_nothing(fake: FakeRealtime) -> None:
     assert not phone.all(EngineFailed) and len(fake.connections) == 1
 
 
+async def test_a_server_that_quotes_the_key_gives_nothing_away(
+    fake: FakeRealtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.answers = [Answer("Hello.")]
+    fake.misbehave = [Fault(error_code="odd", error_message=f"Incorrect key {KEY}", after_events=5)]
+    async with on_the_line(fake) as phone:
+        await phone.answered(1)
+        await fake.until(lambda: fake.errors)
+    assert "Incorrect key ***" in caplog.text and KEY not in caplog.text
+
+
 # --- connections that go wrong
 
 

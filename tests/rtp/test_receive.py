@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from ari_app.audio.codec import slin_to_pcm16
 from ari_app.rtp.packet import RtpPacket
-from ari_app.rtp.receive import MAX_FILL_FRAMES, PATIENCE_FRAMES, ReceiveStream
+from ari_app.rtp.receive import (
+    MAX_FILL_FRAMES,
+    MAX_LOUD_AHEAD_FRAMES,
+    PATIENCE_FRAMES,
+    ReceiveStream,
+)
 
 PEER = ("127.0.0.1", 4000)
 TICK_S = 0.02
@@ -347,9 +352,7 @@ def test_what_waits_behind_a_gap_is_heard_before_the_new_stream() -> None:
     line.sequence_number += 1
     line.send(loud(11))
     line.ssrc, line.sequence_number = 8, 100
-    for index in range(3):
-        line.send(loud(20 + index))
-    line.take()
+    line.talk(3, first=20)
     assert [value for value in values(line.out) if value >= 1000] == [
         *range(1000, 1010),
         1011,
@@ -381,6 +384,80 @@ def test_a_stray_stream_between_is_not_followed() -> None:
         line.ssrc, line.sequence_number = 7, mine
     assert values(line.out) == list(range(1000, 1010))
     assert line.count() == {"received": 10, "foreign": 10}
+
+
+def test_a_flood_of_another_stream_from_the_same_address_takes_nothing_over() -> None:
+    """50,000 packets a second: a thousand between two of the caller's, in perfect order; two seconds of it."""
+    line = Line()
+    line.talk(5)
+    flood = Line()
+    flood.stream, flood.ssrc, flood.sequence_number = line.stream, 0xBAD, 1
+    for index in range(100):
+        for _ in range(1000):
+            flood.now = line.now
+            flood.send(loud(5000))
+        line.talk(1, first=5 + index)
+    assert values(line.out) == list(range(1000, 1105))
+    assert line.count() == {"received": 105, "foreign": 100_000}
+
+
+def test_a_flood_takes_nothing_over_while_the_caller_is_silent() -> None:
+    """Asterisk sends nothing then; whoever comes faster than speech is no stream of speech."""
+    line = Line()
+    line.talk(10)
+    flood = Line()
+    flood.stream, flood.ssrc, flood.sequence_number = line.stream, 0xBAD, 1
+    for _ in range(50):
+        for step in range(200):
+            flood.now = line.now + step * TICK_S / 200
+            flood.send(loud(5000))
+        line.tick()
+    line.talk(10, first=10)
+    assert [value for value in values(line.out) if value >= 1000] == list(range(1000, 1020))
+    assert line.count()["received"] == 20
+    assert line.count()["foreign"] == 50 * 200
+
+
+@pytest.mark.parametrize("streams", [2, 1000])
+def test_a_flood_of_many_streams_takes_nothing_over(streams: int) -> None:
+    line = Line()
+    line.talk(5)
+    flood = Line()
+    flood.stream = line.stream
+    for index in range(3000):
+        flood.now, flood.ssrc = line.now, 100 + index % streams
+        flood.send(loud(5000))
+        if index % 100 == 99:
+            line.talk(1, first=5 + index // 100)
+    assert values(line.out) == list(range(1000, 1035))
+    assert line.count() == {"received": 35, "foreign": 3000}
+
+
+def test_a_new_stream_that_comes_after_a_stall_of_ours_is_followed_without_loss() -> None:
+    """The loop stood still for 400 ms, in which Asterisk changed its stream: all is read at one moment."""
+    line = Line()
+    line.talk(10)
+    line.now += 0.4
+    for index in range(10, 20):
+        line.send(loud(index))
+    line.ssrc, line.sequence_number = 8, 100
+    for index in range(20, 30):
+        line.send(loud(index))
+    line.take()
+    line.talk(10, first=30)
+    assert values(line.out) == list(range(1000, 1040))
+    assert line.count() == {"received": 40}
+
+
+def test_who_knows_the_stream_can_not_stretch_time() -> None:
+    """Our stream's own number, faster than speech and loud: at most ten seconds are kept ahead of the clock."""
+    line = Line()
+    for _ in range(3000):
+        line.send(loud(1))
+        line.take()
+    line.tick(50)
+    assert len(line.out) <= MAX_LOUD_AHEAD_FRAMES + 50
+    assert line.count()["ahead_dropped"] == 3000 - MAX_LOUD_AHEAD_FRAMES
 
 
 datagrams = st.one_of(
