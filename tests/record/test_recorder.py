@@ -143,7 +143,7 @@ def test_half_a_character_costs_itself_only(tmp_path: Path) -> None:
     recorder.push_fact(CallerSaid(2, "thank you", None, LOUD))
     recorder.close()
     assert [event.get("text") for event in events_of(recorder)[1:]] == ["Nice \ud83d", "thank you"]
-        assert (recorder.directory / "transcript_001_assistant.txt").read_text() == "Nice  \n"
+    assert (recorder.directory / "transcript_001_assistant.txt").read_text() == "Nice  \n"
     assert_whole(recorder.directory)
 
 
