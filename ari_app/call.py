@@ -146,9 +146,7 @@ class Call:
     def push_event(self, event: events.Event) -> None:
         """An ARI event about one of this call's objects. Never blocks, never raises."""
         if isinstance(event, events.ChannelHold) and event.channel_id == self.far_id:
-            logger.info(
-                "the other side %s", "holds the call" if event.held else "took the call back from hold"
-            )
+            logger.info("the other side %s the call", "holds" if event.held else "resumes")
             self._line.held = event.held
             self.on_hold(event.held)
         fact = facts.fact_of(

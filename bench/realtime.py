@@ -73,10 +73,11 @@ class Conversation:
     async def _take(self, event: Event) -> None:
         match event["type"]:
             case "session.update":
-                self._session = event["session"]
-                detection = self._session["audio"].get("input", {}).get("turn_detection") or {}
-                silence_ms = detection.get("silence_duration_ms", 500)
-                self._tracker = TurnTracker(TurnSettings(silence_duration_ms=silence_ms))
+                self._session |= event["session"]
+                if "audio" in event["session"]:
+                    detection = self._session["audio"].get("input", {}).get("turn_detection") or {}
+                    silence_ms = detection.get("silence_duration_ms", 500)
+                    self._tracker = TurnTracker(TurnSettings(silence_duration_ms=silence_ms))
                 session = {**self._session, "expires_at": int(time.time()) + LIFETIME_S}
                 await self._send("session.updated", session=session)
             case "input_audio_buffer.append":

@@ -75,7 +75,7 @@ def test_a_record_of_text_is_one_line_whatever_callers_send(
     logging.getLogger("ari_app.x").info("call from %s", ODD)
     said = capsys.readouterr().err
     assert said.endswith(
-        "ari_app.x: call from a\\nERROR forged\\r\\u001b[31m\\u0000\\u0085\\u2028\\u009b2J\\ud83d ¿qué? 漢\n"
+        "ari_app.x: call from a\\u000aERROR forged\\u000d\\u001b[31m\\u0000\\u0085\\u2028\\u009b2J\\ud83d ¿qué? 漢\n"
     )
     assert len(said.splitlines()) == 1
 

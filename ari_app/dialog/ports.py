@@ -130,6 +130,11 @@ class Playout(Protocol):
         """True while there is audio of some item left to send or the item being played is not finished."""
         ...
 
+    @property
+    def starved(self) -> bool:
+        """True while the item being played is not finished and has no audio: the caller hears silence."""
+        ...
+
 
 # --- facts a brain reports ---------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import anyio._backends._asyncio  # noqa: F401 - the SDK would load it in the middle of the first call
 import httpx2
 import openai
 

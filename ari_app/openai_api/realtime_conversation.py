@@ -7,7 +7,6 @@ It outlives the sessions it is held over: `session_begun` and `session_lost` tel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from ari_app.audio.format import SILENT_FRAME, ms_to_bytes
 from ari_app.audio.vad import make_vad
@@ -27,6 +26,7 @@ from ari_app.dialog.turns import TurnEnded, TurnStarted
 from ari_app.errors import EngineError, EngineTimeout
 from ari_app.openai_api import realtime_protocol as protocol
 from ari_app.openai_api.realtime_caller import Caller, CallerAudio, CallerTurn
+from ari_app.openai_api.realtime_line import Line
 from ari_app.openai_api.realtime_memory import as_items
 from ari_app.openai_api.realtime_minutes import Minutes
 from ari_app.openai_api.realtime_patience import FAREWELL, Manners, Patience
@@ -38,8 +38,8 @@ from ari_app.openai_api.realtime_usage import Meter
 from ari_app.texts import one_line
 
 DEAF_S = 1.5
-"""So long after the caller's last word a server that said nothing at all is asked for a sign of life: the caller
-may have coughed, and may be gone from its hearing."""
+"""So long after the caller's last word, or in the middle of an answer, a server that said nothing at all is asked for a
+sign of life: the caller may have coughed, and may be gone from its hearing."""
 DOUBT_S = 1.0
 """Without a sign for so long the caller is asked for patience."""
 PROBE_S = 6.0
@@ -52,20 +52,6 @@ GO_ON = (
     "The line failed in the middle of your last sentence. "
     "Go on from the place that is marked with a dash, without greeting."
 )
-
-
-class Line(Protocol):
-    """A session that is up."""
-
-    def send(self, event: Event) -> None: ...
-
-    def send_audio(self, audio: str) -> None:
-        """Append caller audio, base64."""
-        ...
-
-    def abandon(self, why: str) -> None:
-        """It is no use any more: take it for lost."""
-        ...
 
 
 class RealtimeConversation:
@@ -366,9 +352,13 @@ class RealtimeConversation:
         """What must happen in time, once per frame."""
         for turn in self._minutes.overdue(now):
             self._minutes.settle(turn, CallerNotUnderstood(turn.number, "no transcript came"))
-        in_doubt = self._probed_at > self._event_at and now > self._probed_at + DOUBT_S
+        in_doubt = self._line is not None and self._event_at < self._probed_at < now - DOUBT_S
+        if in_doubt and self._playout.starved:  # the rest of the answer will not come
+            for response in self._responses.break_off():
+                self._conclude(response)
+            self._playout.clear()
         silence = not (self._playout.speaking or self._caller.speaking)
-        self._patience.watch(now, silence=silence, in_doubt=self._line is not None and in_doubt)
+        self._patience.watch(now, silence=silence, in_doubt=in_doubt)
         if self._line and self._stuck(now):
             line = self._line
             self.failed(EngineTimeout(STAGE, "the server stopped answering"), now)
@@ -377,14 +367,14 @@ class RealtimeConversation:
 
     def _stuck(self, now: float) -> bool:
         deadline_s = self._manners.answer_deadline_s
-        if self._line and now > self._caller.ended_at + DEAF_S and self._caller.ended_at > self._event_at:
-            if self._probed_at < self._event_at:
-                self._probed_at = now
-                self._line.send(protocol.probe())
-            elif now > self._probed_at + PROBE_S:
-                return True
+        unheard = self._event_at < self._caller.ended_at < now - DEAF_S
+        starved = self._playout.starved and self._event_at < now - DEAF_S
+        if self._line and (unheard or starved) and self._probed_at < self._event_at:
+            self._probed_at = now
+            self._line.send(protocol.probe())
+        lost = self._event_at < self._probed_at < now - PROBE_S
         silent = self._slot.busy and now > self._event_at + deadline_s
-        return silent or min(self._patience.owed_s(now), now - self._begun_at) > deadline_s
+        return lost or silent or min(self._patience.owed_s(now), now - self._begun_at) > deadline_s
 
     # --- helpers
 

@@ -73,6 +73,11 @@ class _Playout:
         with self._lock:
             return self._pacer.speaking
 
+    @property
+    def starved(self) -> bool:
+        with self._lock:
+            return self._pacer.starved
+
 
 @dataclass(frozen=True, slots=True)
 class _Departure:

@@ -93,6 +93,13 @@ class Pacer:
         """True while any item is not done."""
         return bool(self._items)
 
+    @property
+    def starved(self) -> bool:
+        """True while the caller hears silence in an item, because its audio does not come."""
+        if not self._items or self._paused:
+            return False
+        return not self._items[0].finished and len(self._items[0].pcm) < FRAME_BYTES
+
     # --- the sender's side ---------------------------------------------------------------------------
 
     def next_frame(self) -> bytes:

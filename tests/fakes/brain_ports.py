@@ -136,6 +136,10 @@ class SteppedPlayout:
     def speaking(self) -> bool:
         return self._pacer.speaking
 
+    @property
+    def starved(self) -> bool:
+        return self._pacer.starved
+
     def step(self) -> list[PlayoutMark]:
         """Send one frame; return what happened."""
         before = [self.played_ms(item_id) for item_id in self._given]

@@ -638,6 +638,22 @@ def test_a_caller_whom_the_server_may_not_have_heard_is_asked_for_patience() -> 
     assert not talk.all(EngineFailed)
 
 
+@pytest.mark.parametrize("caller_speaks", [False, True])
+def test_an_answer_that_stops_in_the_middle_is_not_waited_for_in_silence(caller_speaks: bool) -> None:
+    talk = Talk()
+    session = talk.begin()
+    talk.server_hears("u1", transcript="Hello?")
+    talk.answers("r1", "One two", ms=300, done=False)
+    talk.silence(500)
+    if caller_speaks:
+        talk.speak(600)
+        talk.silence(1000)
+    talk.silence(3000)
+    assert session.of("session.update") and not session.abandoned
+    assert any(item and item.startswith("local.hold") for item in talk.playout.sent)
+    assert not talk.playout.speaking, "nobody waits for the rest of the answer"
+
+
 @pytest.mark.parametrize("stage", ["after the turn", "after the request", "in mid-answer", "deaf"])
 def test_a_server_that_goes_silent_is_abandoned_and_the_caller_is_told(stage: str) -> None:
     talk = Talk()
