@@ -14,9 +14,9 @@ import pytest
 from ari_app import cli
 from ari_app.dialog import ports
 from ari_app.record.archive import read_events
-from ari_app.record.files import seal_for
 from ari_app.record.recorder import Recorder, RecorderSettings
 from ari_app.record.report import percentile
+from ari_app.record.seal import seal_for
 
 IDENTITY = pyrage.x25519.Identity.generate()
 LOUD = np.full(160, 4000, "<i2").tobytes()

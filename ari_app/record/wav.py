@@ -10,8 +10,8 @@ from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, TELEPHONE_
 from ari_app.record.files import Output
 
 MAX_SKEW_BYTES = ms_to_bytes(5000)
-"""When one direction falls this far behind, the other goes on beside silence. After a stall of the event loop the one is
-told of first, and the other has its turn a moment later: only longer stalls than this cost sound."""
+"""When one direction falls this far behind, the other goes on beside silence. After a stall of the event loop one is
+told first, and the other a moment later: only stalls longer than this cost sound."""
 UNKNOWN_BYTES = 0xFFFFFFFF
 """The length in the header of a WAV file that is still growing; players read to its end."""
 HEADER_BYTES = 44
@@ -40,7 +40,7 @@ class _Side:
 class StereoAligner:
     """Joins caller (left) and bot (right) PCM16 streams, each continuous from its first frame on. Core.
 
-    A sample of a stream stands at its own place or, when it came too late, is silence: nothing else is ever moved by it.
+    A sample stands at its own place or, when it came too late, is silence: nothing else is moved by it.
     """
 
     def __init__(self) -> None:
