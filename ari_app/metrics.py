@@ -22,7 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from ari_app import __version__
 from ari_app.call import Call
 from ari_app.dialog import ports
-from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress
+from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress, RecordingFailed
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -58,9 +58,8 @@ class Metrics:
         ) -> Histogram:
             return Histogram(f"ari_app_{name}", what, labels, buckets=tuple(buckets), registry=registry)
 
-        Gauge("ari_app_info", "Version of the application", ["version"], registry=registry).labels(
-            __version__
-        ).set(1)
+        info = Gauge("ari_app_info", "Version of the application", ["version"], registry=registry)
+        info.labels(__version__).set(1)
         self.calls_active = Gauge("ari_app_calls_active", "Calls that go on", registry=registry)
         self.calls_limit = Gauge("ari_app_calls_limit", "MAX_CALLS", registry=registry)
         self.tasks = Gauge(
@@ -95,6 +94,7 @@ class Metrics:
             "Packets lost on the caller's line",
             (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
         )
+        self._recordings_failed = counter("recordings_failed", "Calls whose recording is not whole")
         self._connections = counter("ari_connections", "Times Asterisk took the application")
         self._swept = counter("swept", "Channels and bridges of dead calls taken down")
         self._lag = histogram("loop_lag_seconds", "How late the event loop was", LAG_BUCKETS_S)
@@ -130,6 +130,8 @@ class Metrics:
                     self._mos.observe(what.quality.mos)
                     self._jitter.observe(what.quality.jitter_ms / 1000)
                     self._loss.observe(what.quality.lost_percent / 100)
+            elif isinstance(what, RecordingFailed):
+                self._recordings_failed.inc()
             elif not isinstance(what, Progress):
                 self._count(what)
 
