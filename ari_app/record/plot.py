@@ -41,7 +41,8 @@ def plot(call: PastCall, folder: Path, events: Sequence[dict[str, Any]], output:
         seconds, caller, bot = _voices(folder / AUDIO)
     except FileNotFoundError:
         raise ConfigError(f"{folder} holds no sound: it is sealed, or was not kept.") from None
-    width = min(max(seconds * INCHES_PER_S, LEAST_INCHES), MOST_INCHES)
+    lasted = max(seconds, call.seconds, 1)  # the sound may have ended before the call
+    width = min(max(lasted * INCHES_PER_S, LEAST_INCHES), MOST_INCHES)
     figure = Figure(figsize=(width, 5.2), layout="constrained")
     voices, waits = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     times = np.linspace(0, seconds, len(caller))
@@ -55,7 +56,7 @@ def plot(call: PastCall, folder: Path, events: Sequence[dict[str, Any]], output:
     _write_words(voices, events)
     _draw_waits(waits, events)
     waits.set_xlabel("seconds")
-    waits.set_xlim(0, max(seconds, 1))
+    waits.set_xlim(0, lasted)
     figure.savefig(output, dpi=120)
 
 
@@ -104,7 +105,16 @@ def _write_words(axes: Any, events: Sequence[dict[str, Any]]) -> None:
 def _write(axes: Any, at: float | None, height: float, text: str, colour: str) -> None:
     if at is not None:
         short = textwrap.shorten(_plain(text), 110, placeholder=" …")
-        axes.text(at, height, textwrap.fill(short, 28), fontsize=6, color=colour, va="center", clip_on=True)
+        axes.text(
+            at,
+            height,
+            textwrap.fill(short, 28),
+            fontsize=6,
+            color=colour,
+            va="center",
+            clip_on=True,
+            in_layout=False,
+        )
 
 
 def _plain(text: str) -> str:
@@ -127,7 +137,9 @@ def _draw_waits(axes: Any, events: Sequence[dict[str, Any]]) -> None:
             axes.barh(0, ended - began, left=began, color=colour, label=label)
         spoken, heard = times.get("speech_end_at"), times.get("first_frame_at")
         if spoken is not None and heard is not None:
-            axes.text(spoken, 0.55, f"{(heard - spoken) * 1000:.0f} ms", fontsize=6)
+            axes.text(
+                spoken, 0.55, f"{(heard - spoken) * 1000:.0f} ms", fontsize=6, clip_on=True, in_layout=False
+            )
     axes.set_yticks((0,), ("wait",))
     axes.set_ylim(-0.6, 1.0)
     if labelled:

@@ -98,7 +98,7 @@ class Recorder:
         on_failed: Callable[[str], None] = lambda why: None,
     ) -> None:
         """`started_at` is the loop time that the event log counts from; `about` is its first line. `on_failed` is told
-        in the writer's thread, once, why the recording is not whole."""
+        in any thread, as soon as that is known, why the recording is not whole."""
         self.directory = directory
         self._folder = CallFolder(
             directory,
@@ -119,6 +119,9 @@ class Recorder:
         self._now = started_at
         """When the last frame came."""
         self._aligner = StereoAligner()
+        self._on_failed = on_failed
+        self._behind = False
+        """Sound was lost because the disk took too long."""
         self._finishing = False
         self.dropped = 0
         """Lines and turns that the disk was too slow for."""
@@ -131,7 +134,7 @@ class Recorder:
     @property
     def failed(self) -> bool:
         """The recording is not whole."""
-        return bool(self._folder.failure)
+        return self._behind or bool(self._folder.failure)
 
     @property
     def paused(self) -> bool:
@@ -147,11 +150,21 @@ class Recorder:
         self._frames += 1
         self._now = max(self._now, at)
         self._caller.push(SILENT_FRAME if self.paused else frame, at)
+        if self._caller.lost and not self._behind:
+            self._fall_behind()
 
     def push_bot(self, frame: bytes, at: float) -> None:
         """One 20 ms frame as sent to the caller."""
         self._now = max(self._now, at)
         self._bot.push(SILENT_FRAME if self.paused else frame, at)
+
+    def _fall_behind(self) -> None:
+        """A disk that does not answer tells nobody: this is found out here."""
+        self._behind = True
+        why = "the disk does not answer, sound is being lost"
+        logger.error("recording %s: %s", self.directory, why)
+        if not self._folder.failure:
+            self._on_failed(why)
 
     def pause(self, paused: bool, at: float | None = None) -> None:
         """Keep nothing of what is heard and said from `at` on, or go on; for card numbers and the like."""

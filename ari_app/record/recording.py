@@ -35,6 +35,7 @@ class Recording:
     ) -> None:
         self._open_recorder = open_recorder
         self._on_failed = on_failed
+        self._complained = False
         self._recorder: Recorder | None = None
         self._conversing = False
 
@@ -50,9 +51,14 @@ class Recording:
 
         def failed(why: str) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-                loop.call_soon_threadsafe(self._on_failed, why)
+                loop.call_soon_threadsafe(self._fail, why)
 
         self._recorder = self._open_recorder(loop.time(), failed)
+
+    def _fail(self, why: str) -> None:
+        if not self._complained:
+            self._complained = True
+            self._on_failed(why)
 
     @property
     def state(self) -> str:

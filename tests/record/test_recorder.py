@@ -151,11 +151,13 @@ def test_a_disk_that_does_not_answer_holds_up_nobody_and_costs_sound_but_no_alig
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Gate()
-    recorder = record(tmp_path, seal=gate)
+    told: list[str] = []
+    recorder = record(tmp_path, seal=gate, on_failed=told.append)
     assert gate.reached.wait(10), "the first line is being written"
     clock = Clock(recorder)
     seconds = MAX_FRAMES // 50 + 20
     clock.both(seconds * 50)
+    assert recorder.failed and len(told) == 1 and "does not answer" in told[0]
     assert not recorder.close(timeout_s=0.01), "it is not written yet, and nobody has to wait"
     gate.open.set()
     with caplog.at_level(logging.WARNING):
