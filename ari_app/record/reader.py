@@ -49,8 +49,7 @@ async def apart(work: Callable[[], T]) -> T:
 class Reader:
     """A few reads at once, each for a bounded time."""
 
-    def __init__(self, timeout_s: float = TIMEOUT_S) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self) -> None:
         self._free = asyncio.Semaphore(MAX_READS)
 
     async def read(self, work: Callable[[], T]) -> T:
@@ -60,15 +59,13 @@ class Reader:
             DiskTooSlow: the disk does not answer in time.
         """
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(TIMEOUT_S):
                 await self._free.acquire()
                 reading = asyncio.create_task(apart(work))
                 reading.add_done_callback(self._ended)  # a read that hangs keeps its place
                 return await asyncio.shield(reading)
         except TimeoutError:
-            raise DiskTooSlow(
-                f"the disk of the recordings did not answer within {self._timeout_s:g} s"
-            ) from None
+            raise DiskTooSlow(f"the disk of the recordings did not answer within {TIMEOUT_S:g} s") from None
 
     def _ended(self, reading: asyncio.Task[T]) -> None:
         self._free.release()
