@@ -120,19 +120,25 @@ class App:
             bind(rtp_host, config.rtp_ports).close()  # a wrong address is found now, not by a caller
             brains = await self._build(config, stack)
             sender = await stack.enter_async_context(RtpSender())
+            reconciler = Reconciler(
+                instance,
+                calls.known_channels,
+                lambda: calls.living,
+                count_connection=self._metrics.connected,
+                count_swept=self._metrics.swept,
+            )
             self._client = await stack.enter_async_context(
                 AriClient(
                     *(config.ari_url, config.ari_username, config.ari_password, self._app_name),
                     calls.on_event,
-                    on_connected=Reconciler(
-                        instance, calls.known_channels, lambda: calls.living, self._metrics.connected
-                    ),
+                    on_connected=reconciler,
                     retry_first=self._is_server,
                 )
             )
             calls.attach(self._client.rest, brains, sender, rtp_host)
             connection = asyncio.create_task(self._client.run(), name="ari-connection")
-            stack.push_async_callback(_end, connection)
+            sweeping = asyncio.create_task(reconciler.sweep_for_ever(self._client), name="sweep")
+            stack.push_async_callback(_end, connection, sweeping)
             stack.push_async_callback(calls.write_all)
             stack.push_async_callback(calls.cancel_all)
             stack.push_async_callback(calls.end_all)
@@ -173,7 +179,7 @@ class App:
         )
         await tidier.run()
 
-    def _health(self) -> Mapping[str, object]:
+    def _health(self) -> Mapping[str, Any]:
         registered = hasattr(self, "_client") and self._client.registered.is_set()
         return {
             "ready": registered and not self._calls.draining,
@@ -181,6 +187,7 @@ class App:
             "draining": self._calls.draining,
             "calls": len(self._calls),
             "max_calls": self._config.max_calls,
+            "engines": self._calls.engines,
         }
 
     async def _first(self, connection: asyncio.Task[None], wanted: Awaitable[T]) -> T:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from ari_app.ari.instances import state_directory
 from ari_app.audio.vad import make_vad
 from ari_app.backend import OfflineBackend
-from ari_app.config import Config, Stage
+from ari_app.config import Config, Stage, prices_of
 from ari_app.dialog.announcer import Script
 from ari_app.dialog.echo import Echo
+from ari_app.dialog.engines import AnyChat, AnySpeechToText, AnyTextToSpeech, Engines
 from ari_app.dialog.idle import Limits
 from ari_app.dialog.known_speech import KnownSpeech, rendered
 from ari_app.dialog.manner import PipelineSettings
@@ -29,6 +31,7 @@ from ari_app.openai_api.client import StageSettings
 from ari_app.openai_api.realtime import RealtimeBrain
 from ari_app.openai_api.realtime_patience import Manners
 from ari_app.openai_api.realtime_protocol import RealtimeSettings
+from ari_app.openai_api.realtime_servers import RealtimeServers
 from ari_app.openai_api.realtime_session import RealtimeClient
 from ari_app.openai_api.realtime_tts import RealtimeTextToSpeech
 from ari_app.openai_api.stt import OpenAiSpeechToText
@@ -53,8 +56,12 @@ class Brains:
     """What the application itself says."""
     render: Render | None = None
     """None: this mode has no voice of its own."""
+    engines: tuple[Engines[Any], ...] = ()
+    """Who is asked, stage by stage."""
 
 
+Servers = Mapping[str, list[Stage]]
+"""By stage, in the order in which they are asked."""
 BuildBrains = Callable[[Config, AsyncExitStack], Awaitable[Brains]]
 
 
@@ -71,7 +78,11 @@ async def build_brains(config: Config, stack: AsyncExitStack) -> Brains:
         offline_url = (await stack.enter_async_context(OfflineBackend())).url
         if config.system_message == DEFAULT_SYSTEM_MESSAGE:
             logger.warning("its chat knows only the facts in SYSTEM_MESSAGE, and there are none")
-    stages = config.stages(offline_url)
+    fallbacks = config.fallbacks(offline_url)
+    servers = {
+        name: [stage, fallbacks[name]] if name in fallbacks else [stage]
+        for name, stage in config.stages(offline_url).items()
+    }
     try:
         make_vad(config.vad, config.vad_threshold_dbfs)
     except ImportError as error:
@@ -80,24 +91,28 @@ async def build_brains(config: Config, stack: AsyncExitStack) -> Brains:
         )
         raise ConfigError(message) from None
     if config.mode == "pipeline":
-        return await _build_pipeline(config, stages, stack)
+        return await _build_pipeline(config, servers, stack)
     if config.mode == "realtime":
-        return await _build_realtime(config, stages["rt"], stack)
+        return await _build_realtime(config, servers["rt"], stack)
     return Brains(Echo)
 
 
 # --- pipeline ----------------------------------------------------------------------------------------
 
 
-async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: AsyncExitStack) -> Brains:
-    stt = OpenAiSpeechToText(
-        _settings(stages["stt"]), languages=config.language, language_field=config.stt_language_field
-    )
-    chat = OpenAiChat(_settings(stages["chat"]), max_tokens=config.openai_max_tokens)
-    tts = await text_to_speech(config, stages["tts"], stack)
-    for stage in (stt, chat, tts):
-        stack.push_async_callback(stage.close)
-    script = await _script(config, tts, stages["tts"], stack)
+async def _build_pipeline(config: Config, servers: Servers, stack: AsyncExitStack) -> Brains:
+    ears = [
+        OpenAiSpeechToText(
+            _settings(stage), languages=config.language, language_field=config.stt_language_field(stage)
+        )
+        for stage in servers["stt"]
+    ]
+    chats = [OpenAiChat(_settings(stage), max_tokens=config.openai_max_tokens) for stage in servers["chat"]]
+    voices = [await text_to_speech(config, stage, stack) for stage in servers["tts"]]
+    for engine in (*ears, *chats, *voices):
+        stack.push_async_callback(engine.close)
+    stt, chat, tts = AnySpeechToText(*ears), AnyChat(*chats), AnyTextToSpeech(*voices)
+    script = await _script(config, tts, servers["tts"][0], stack)
     settings = PipelineSettings(
         system_message=config.system_message,
         greeting=config.greeting or None,
@@ -114,9 +129,10 @@ async def _build_pipeline(config: Config, stages: dict[str, Stage], stack: Async
     voice = KnownSpeech(tts, script.phrases.by_heart)
     return Brains(
         lambda: Pipeline(stt, chat, voice, settings),
-        (stt.warm, chat.warm, tts.warm),
+        (ears[0].warm, chats[0].warm, voices[0].warm),
         script=script,
         render=partial(rendered, tts),
+        engines=(stt.engines, chat.engines, tts.engines),
     )
 
 
@@ -156,20 +172,30 @@ async def text_to_speech(
     if config.speaks_over_realtime(stage.base_url):
         return RealtimeTextToSpeech(await _voice(config, stage, stack))
     return OpenAiTextToSpeech(
-        _settings(stage), voice=config.openai_tts_voice, rate_hz=config.openai_tts_rate_hz
+        _settings(stage), voice=stage.voice or config.openai_tts_voice, rate_hz=config.openai_tts_rate_hz
     )
 
 
 # --- realtime ----------------------------------------------------------------------------------------
 
 
-async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -> Brains:
-    client = await stack.enter_async_context(
-        RealtimeClient(stage.base_url, stage.api_key, realtime_settings(config, stage.model))
-    )
-    voice = RealtimeTextToSpeech(await _voice(config, stage, stack))
-    stack.push_async_callback(voice.close)
-    script = await _script(config, voice, stage, stack)
+async def _build_realtime(config: Config, stages: list[Stage], stack: AsyncExitStack) -> Brains:
+    clients = [
+        RealtimeClient(
+            stage.base_url,
+            stage.api_key,
+            realtime_settings(config, stage.model),
+            prices=prices_of(stage),
+        )
+        for stage in stages
+    ]
+    for client in clients:
+        await stack.enter_async_context(client)
+    voices = [RealtimeTextToSpeech(await _voice(config, stage, stack)) for stage in stages]
+    for voice in voices:
+        stack.push_async_callback(voice.close)
+    servers, tts = RealtimeServers(*clients), AnyTextToSpeech(*voices)
+    script = await _script(config, tts, stages[0], stack)
     manners = Manners(
         greeting=config.greeting,
         vad=config.vad,
@@ -178,11 +204,11 @@ async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -
         protect_greeting=config.protect_greeting,
         phrases=script.phrases,
     )
-    prices = config.rt_prices
     return Brains(
-        lambda: RealtimeBrain(client, manners, prices),
+        lambda: RealtimeBrain(servers, manners),
         script=script,
-        render=partial(rendered, voice),
+        render=partial(rendered, tts),
+        engines=(servers.engines,),
     )
 
 
@@ -218,7 +244,7 @@ async def _voice(config: Config, stage: Stage, stack: AsyncExitStack) -> Realtim
     """Sessions that only speak; in the pipeline with speaking rate and audio format of the defaults."""
     settings = RealtimeSettings(
         model=stage.model,
-        voice=config.openai_tts_voice,
+        voice=stage.voice or config.openai_tts_voice,
         instructions="Read texts aloud.",
         audio_format=config.openai_rt_audio,
         speed=config.openai_rt_speed,

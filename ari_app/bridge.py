@@ -23,6 +23,7 @@ from ari_app.openai_api.client import StageSettings
 from ari_app.openai_api.realtime import RealtimeBrain
 from ari_app.openai_api.realtime_patience import Manners
 from ari_app.openai_api.realtime_protocol import RealtimeSettings
+from ari_app.openai_api.realtime_servers import RealtimeServers
 from ari_app.openai_api.realtime_session import RealtimeClient
 from ari_app.openai_api.stt import OpenAiSpeechToText
 from ari_app.openai_api.tts import OPENAI_RATE_HZ, OpenAiTextToSpeech
@@ -231,7 +232,8 @@ class OpenAIRealtimeBridge(AudioBridge):
         self._manners = manners or Manners()
 
     async def _make_brain(self, stack: AsyncExitStack) -> Brain:
-        return RealtimeBrain(await stack.enter_async_context(self._client), self._manners)
+        await stack.enter_async_context(self._client)
+        return RealtimeBrain(RealtimeServers(self._client), self._manners)
 
 
 class _Framer:

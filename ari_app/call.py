@@ -25,6 +25,7 @@ from ari_app.ari.rest import AriRest
 from ari_app.audio.codec import pcm16_to_slin, slin_to_pcm16
 from ari_app.dialog import ports
 from ari_app.errors import AriAppError
+from ari_app.guard import is_number
 from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress, RecordingFailed
 from ari_app.line import LineWatch
 from ari_app.record.recording import OpenRecorder, Recording
@@ -165,7 +166,13 @@ class Call:
         self._push(facts.HangupWanted(why))
 
     def transfer(self, extension: str) -> None:
-        """End an inbound call by giving the caller to the dialplan, with `extension` in ARI_APP_TRANSFER."""
+        """End an inbound call by giving the caller to the dialplan, with `extension` in ARI_APP_TRANSFER.
+
+        Raises:
+            ValueError: it is none; in the dialplan other characters would be more than text.
+        """
+        if not is_number(extension):
+            raise ValueError(f"not an extension: {extension!r:.60}")
         self._transfer_to = extension
         self._push(facts.HandBackWanted("transfer", "transferred"))
 
@@ -326,7 +333,8 @@ class Call:
     # --- media and facts
 
     def _on_frame(self, frame: bytes, now: float) -> None:
-        self.recording.push_caller(frame, now)
+        assert self._endpoint is not None
+        self.recording.push_caller(frame, self._endpoint.heard_until)
         if self.tap is not None:
             self.tap("caller", frame)
         if self._conversing:

@@ -119,6 +119,14 @@ class Calls:
         """Ids of the channels that calls know to exist."""
         return {channel_id for held in self._held.values() for channel_id in held.call.known_channels}
 
+    @property
+    def engines(self) -> dict[str, dict[str, bool]]:
+        """By stage, and by which of its engines: whether it is in service."""
+        stages = self.brains.engines if hasattr(self, "brains") else ()
+        return {
+            stage.stage: {engine.name: not engine.breaker.is_open for engine in stage.all} for stage in stages
+        }
+
     # --- callers -------------------------------------------------------------------------------------
 
     def on_event(self, event: events.Event) -> None:
@@ -147,7 +155,7 @@ class Calls:
             self.own(asyncio.create_task(self._try(self._ari.hangup(channel.id))))
         elif (refusal := self._refusal()) is not None:
             word, why = refusal
-            logger.warning("call from %s refused: %s", mask_number(channel.caller_number), why)
+            logger.warning("call from %.64s refused: %s", mask_number(channel.caller_number), why)
             for watcher in self._watchers:
                 watcher.refused(word)
             self.own(asyncio.create_task(self._try(self._ari.hand_back(channel.id, "busy"))))
@@ -164,7 +172,7 @@ class Calls:
             call = self.new(caller_channel_id=channel.id, about=about)
             number = channel.caller_number if self._config.debug else mask_number(channel.caller_number)
             logger.info(
-                "call %s from %s to %.64r, channel %s, SIP Call-ID %s",
+                "call %s from %.64s to %.64r, channel %s, SIP Call-ID %.128s",
                 *(call.call_id, number or "unknown", called, channel.id, channel.protocol_id),
             )
             self.start(call)

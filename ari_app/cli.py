@@ -30,6 +30,7 @@ from ari_app.errors import AriAppError, AriError, ConfigError, LimitReached
 from ari_app.happenings import Progress
 from ari_app.settings import SETTINGS
 from ari_app.sources import dotenv, load_config
+from ari_app.texts import shown
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -155,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: Exception, code: int) -> int:
-    line = logs.json_line(logging.ERROR, str(error)) if logs.is_json() else f"error: {error}"
+    line = logs.json_line(logging.ERROR, str(error)) if logs.is_json() else shown(f"error: {error}")
     print(line, file=sys.stderr)
     return code
 
@@ -178,7 +179,7 @@ def _config_for_calls(arguments: argparse.Namespace, *, quiet: bool = False) -> 
     require_keys(config)
     logs.configure(debug=config.debug, quiet=quiet, log_format=config.log_format)
     for warning in [*unknown, *config.warnings()]:
-        line = logs.json_line(logging.WARNING, warning) if logs.is_json() else f"warning: {warning}"
+        line = logs.json_line(logging.WARNING, warning) if logs.is_json() else shown(f"warning: {warning}")
         print(line, file=sys.stderr)
     return config
 
@@ -263,7 +264,7 @@ async def _dial(arguments: argparse.Namespace) -> int:
     if sys.stdin.isatty():
         loop.add_reader(sys.stdin, on_enter)
     ending = await App(config, command="dial").dial(arguments.number, observer=observe, hang_up=hang_up)
-    print(f"ended: {ending}")
+    print(shown(f"ended: {ending}"))
     return EXIT_INTERRUPTED if interrupted else _DIAL_EXIT_CODES[ending.outcome]
 
 
@@ -283,7 +284,7 @@ def _print_progress(what: object) -> None:
             line = f"failed: {what.stage}: {what.message}"
         case _:
             return
-    print(line, flush=True)
+    print(shown(line), flush=True)
 
 
 # --- check -------------------------------------------------------------------------------------------
@@ -348,7 +349,7 @@ async def _demo(arguments: argparse.Namespace) -> int:
             mode=arguments.mode,
             keep=arguments.keep,
             recordings=Path("recordings"),
-            show=lambda line: print(line, flush=True),
+            show=_show,
         )
     except AriAppError as error:
         report.problems.append(str(error))
@@ -357,8 +358,12 @@ async def _demo(arguments: argparse.Namespace) -> int:
         if json_path is not None:
             run.write_json(json_path, report)
     for line in run.summary(report):
-        print(line)
+        _show(line)
     return EXIT_FAILED if report.problems else EXIT_OK
+
+
+def _show(text: str) -> None:
+    print("\n".join(map(shown, text.split("\n"))), flush=True)
 
 
 def _await_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -22,6 +22,7 @@ from ari_app.record.folder import goes_on
 from ari_app.record.plot import plot
 from ari_app.record.seal import SEALED_SUFFIX, Opener, Tampered
 from ari_app.record.wav import HEADER_BYTES, header
+from ari_app.texts import shown
 
 LISTED = 20
 CHANNELS, RATE_HZ = 22, 24
@@ -71,7 +72,8 @@ def _days(text: str) -> float:
 
 
 def _say(lines: list[str]) -> None:
-    print("\n".join(lines))
+    """Names and words come from callers: none of them steers the terminal."""
+    print("\n".join(map(shown, lines)))
 
 
 def _list(arguments: argparse.Namespace, archive: Archive) -> None:

@@ -30,6 +30,8 @@ PORTS_PER_CALL = 4
 """Of Asterisk: RTP and RTCP of the caller's leg and of ours."""
 
 
+OFFLINE = "offline"
+"""In place of a URL: the embedded offline backend."""
 STAGES: Mapping[str, tuple[str, ...]] = {"pipeline": ("stt", "chat", "tts"), "realtime": ("rt",), "echo": ()}
 
 
@@ -40,6 +42,8 @@ class Stage:
     base_url: str
     api_key: str = field(repr=False)
     model: str
+    voice: str = ""
+    """Of a text-to-speech that stands in; empty: the usual one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,19 @@ class Config:
     openai_max_tokens: int
     openai_tts_base_url: str
     openai_tts_api_key: str = field(repr=False)
+    openai_stt_fallback_base_url: str
+    openai_stt_fallback_api_key: str = field(repr=False)
+    openai_stt_fallback_model: str
+    openai_chat_fallback_base_url: str
+    openai_chat_fallback_api_key: str = field(repr=False)
+    openai_chat_fallback_model: str
+    openai_tts_fallback_base_url: str
+    openai_tts_fallback_api_key: str = field(repr=False)
+    openai_tts_fallback_model: str
+    openai_tts_fallback_voice: str
+    openai_rt_fallback_base_url: str
+    openai_rt_fallback_api_key: str = field(repr=False)
+    openai_rt_fallback_model: str
     openai_tts_api: str
     openai_tts_model: str
     openai_tts_voice: str
@@ -148,8 +165,9 @@ class Config:
 
     @property
     def needs_offline_backend(self) -> bool:
-        """True when a stage has neither a server of its own nor a key for OpenAI."""
-        return any(not stage.base_url for stage in self.stages("").values())
+        """True when a stage has neither a server of its own nor a key for OpenAI, or falls back on the backend."""
+        stages = (*self.stages("").values(), *self.fallbacks("").values())
+        return any(not stage.base_url for stage in stages)
 
     def stages(self, offline_url: str) -> dict[str, Stage]:
         """The engine stages of the mode; `offline_url` serves those that have neither a server nor a key."""
@@ -173,23 +191,31 @@ class Config:
             )
         return stages
 
+    def fallbacks(self, offline_url: str) -> dict[str, Stage]:
+        """The engines that stand in where a stage's first one fails; stages without one are left out."""
+        stages = {}
+        for name in STAGES[self.mode]:
+            url, key, model = (
+                getattr(self, f"openai_{name}_fallback_{what}") for what in ("base_url", "api_key", "model")
+            )
+            if url == OFFLINE:
+                stages[name] = Stage(offline_url, "", model or ANY_SPEECH_MODEL)
+            elif url:
+                stages[name] = Stage(url, key, model)
+        if "tts" in stages:
+            stages["tts"] = replace(stages["tts"], voice=self.openai_tts_fallback_voice)
+        return stages
+
     def speaks_over_realtime(self, tts_url: str) -> bool:
         """True when text-to-speech goes over a Realtime session, False for `POST /audio/speech`."""
         if self.openai_tts_api == "auto":
             return is_openai(tts_url) and self.openai_tts_model not in SPEECH_ENDPOINT_MODELS
         return self.openai_tts_api == "realtime"
 
-    @property
-    def stt_language_field(self) -> Literal["language", "languages"]:
+    def stt_language_field(self, stage: Stage) -> Literal["language", "languages"]:
         """OpenAI's current speech-to-text models take a list; older ones and other servers take one language."""
-        at_openai = self.stages("")["stt"].base_url == OPENAI_URL
-        return "languages" if at_openai and self.openai_stt_model in LANGUAGE_LIST_MODELS else "language"
-
-    @property
-    def rt_prices(self) -> Mapping[str, float] | None:
-        """What the tokens of the Realtime model cost, where that is known."""
-        at_openai = is_openai(self.stages("")["rt"].base_url)
-        return PRICES.get(self.openai_rt_model) if at_openai else None
+        listed = stage.base_url == OPENAI_URL and stage.model in LANGUAGE_LIST_MODELS
+        return "languages" if listed else "language"
 
     def warnings(self) -> list[str]:
         """Sentences about models that OpenAI serves today and will not for long."""
@@ -337,6 +363,11 @@ def is_openai(base_url: str) -> bool:
     """True for OpenAI's own service, its regional hosts included."""
     host = urlsplit(base_url).hostname or ""
     return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+
+def prices_of(stage: Stage) -> Mapping[str, float] | None:
+    """What the tokens of its model cost, where that is known."""
+    return PRICES.get(stage.model) if is_openai(stage.base_url) else None
 
 
 def settings_table() -> str:

@@ -15,6 +15,7 @@
     ├── MediaError            RTP: no free port, socket failure
     └── EngineError           speech-to-text, chat or text-to-speech; names the stage
         ├── EngineUnreachable no connection, or it broke
+        ├── EngineUnavailable not asked, because it keeps failing
         ├── EngineTimeout     no answer in time
         └── EngineRejected    an HTTP error status; ``permanent`` says whether a retry can help
 
@@ -113,6 +114,12 @@ class EngineUnreachable(EngineError):
     kind = "unreachable"
 
 
+class EngineUnavailable(EngineError):
+    """The engine keeps failing, so nobody asks it for now."""
+
+    kind = "unavailable"
+
+
 class EngineTimeout(EngineError):
     """The engine did not answer in time."""
 
@@ -124,12 +131,20 @@ class EngineRejected(EngineError):
 
     Attributes:
         status: the HTTP status, or ``None`` when there was none.
+        retry_after_s: the server's wish, in seconds (RFC 9110, section 10.2.3).
     """
 
     kind = "rejected"
 
     def __init__(
-        self, stage: str, message: str, *, permanent: bool = False, status: int | None = None
+        self,
+        stage: str,
+        message: str,
+        *,
+        permanent: bool = False,
+        status: int | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         self.status = status
+        self.retry_after_s = retry_after_s
         super().__init__(stage, message, permanent=permanent)

@@ -11,7 +11,9 @@ import logging
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
+
+from ari_app.texts import escaped
 
 current_call: ContextVar[str] = ContextVar("current_call", default="-")
 
@@ -36,12 +38,22 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return escaped(json.dumps(line, ensure_ascii=False))
 
 
-_TEXT = logging.Formatter(
-    "%(asctime)s.%(msecs)03d %(levelname)-7s [%(call)s] %(name)s: %(message)s", "%H:%M:%S"
-)
+class TextFormatter(logging.Formatter):
+    """One line for each record, and none but ours: what callers and engines write begins no line of its own. The lines
+    of a traceback are indented."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = escaped(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(f"    {escaped(line)}" for line in super().formatException(ei).split("\n"))
+
+
+_TEXT = TextFormatter("%(asctime)s.%(msecs)03d %(levelname)-7s [%(call)s] %(name)s: %(message)s", "%H:%M:%S")
 
 
 def configure(

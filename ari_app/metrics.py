@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -50,6 +51,8 @@ class Metrics:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
 
+        self._make_gauges(registry)
+
         def counter(name: str, what: str, labels: Iterable[str] = ()) -> Counter:
             return Counter(f"ari_app_{name}", what, labels, registry=registry)
 
@@ -58,16 +61,6 @@ class Metrics:
         ) -> Histogram:
             return Histogram(f"ari_app_{name}", what, labels, buckets=tuple(buckets), registry=registry)
 
-        info = Gauge("ari_app_info", "Version of the application", ["version"], registry=registry)
-        info.labels(__version__).set(1)
-        self.calls_active = Gauge("ari_app_calls_active", "Calls that go on", registry=registry)
-        self.calls_limit = Gauge("ari_app_calls_limit", "MAX_CALLS", registry=registry)
-        self.tasks = Gauge(
-            "ari_app_tasks", "Tasks of the event loop; a dead call has none", registry=registry
-        )
-        self.registered = Gauge(
-            "ari_app_registered", "1 while Asterisk hands calls to the application", registry=registry
-        )
         self._calls = counter("calls", "Calls that are over", ["direction", "outcome", "ended_by"])
         self._refused = counter("calls_refused", "Callers that were not taken", ["reason"])
         self._lasted = histogram("call_seconds", "From begin to end of a call", CALL_BUCKETS_S, ["direction"])
@@ -99,10 +92,42 @@ class Metrics:
         self._swept = counter("swept", "Channels and bridges of dead calls taken down")
         self._lag = histogram("loop_lag_seconds", "How late the event loop was", LAG_BUCKETS_S)
 
-    def connected(self, swept: int) -> None:
-        """Asterisk took the application, and so many objects of dead calls were taken down."""
+    def _make_gauges(self, registry: CollectorRegistry) -> None:
+        Gauge("ari_app_info", "Version of the application", ["version"], registry=registry).labels(
+            __version__
+        ).set(1)
+        self.calls_active = Gauge("ari_app_calls_active", "Calls that go on", registry=registry)
+        self.calls_limit = Gauge("ari_app_calls_limit", "MAX_CALLS", registry=registry)
+        self.tasks = Gauge(
+            "ari_app_tasks", "Tasks of the event loop; a dead call has none", registry=registry
+        )
+        self.engine_available = Gauge(
+            "ari_app_engine_available",
+            "0 while an engine is out of service because it keeps failing",
+            ["stage", "engine"],
+            registry=registry,
+        )
+        self.registered = Gauge(
+            "ari_app_registered", "1 while Asterisk hands calls to the application", registry=registry
+        )
+
+    def show(self, state: Mapping[str, Any], tasks: int) -> None:
+        """How things are now: `state` as /ready has it, and the number of tasks."""
+        self.calls_active.set(state["calls"])
+        self.calls_limit.set(state["max_calls"])
+        self.registered.set(state["registered"])
+        self.tasks.set(tasks)
+        for stage, engines in state["engines"].items():
+            for engine, available in engines.items():
+                self.engine_available.labels(stage, engine).set(available)
+
+    def connected(self) -> None:
+        """Asterisk took the application."""
         self._connections.inc()
-        self._swept.inc(swept)
+
+    def swept(self, objects: int) -> None:
+        """So many objects of dead calls were taken down."""
+        self._swept.inc(objects)
 
     def observe_lag(self, lag_s: float) -> None:
         """The event loop was so late."""

@@ -107,6 +107,11 @@ def optional_url(value: str) -> str:
     return url(value) if value else ""
 
 
+def url_or_offline(value: str) -> str:
+    """A URL, `offline`, or nothing."""
+    return value if value in ("", "offline") else url(value)
+
+
 def name(value: str) -> str:
     """A name that Asterisk and file systems take."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", value):

@@ -289,6 +289,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("OPENAI_STT_BASE_URL", "", "Other server for speech-to-text", parsers.optional_url),
     Setting("OPENAI_STT_API_KEY", "", "Other key for speech-to-text", secret=True),
     Setting("OPENAI_STT_MODEL", "gpt-transcribe", "Speech-to-text model", parsers.text, "--stt-model"),
+    Setting(
+        "OPENAI_STT_FALLBACK_BASE_URL",
+        "",
+        "Server that stands in where speech-to-text fails; `offline`: the embedded backend; empty: none",
+        parsers.url_or_offline,
+    ),
+    Setting("OPENAI_STT_FALLBACK_API_KEY", "", "Its key", secret=True),
+    Setting("OPENAI_STT_FALLBACK_MODEL", "", "Its model"),
     Setting("OPENAI_CHAT_BASE_URL", "", "Other server for chat", parsers.optional_url),
     Setting("OPENAI_CHAT_API_KEY", "", "Other key for chat", secret=True),
     Setting(
@@ -299,6 +307,14 @@ SETTINGS: tuple[Setting, ...] = (
         "--model",
     ),
     Setting("OPENAI_MAX_TOKENS", "500", "Longest answer, in tokens", parsers.number(16, 4096, "tokens")),
+    Setting(
+        "OPENAI_CHAT_FALLBACK_BASE_URL",
+        "",
+        "Server that stands in where chat fails; `offline`: the embedded backend; empty: none",
+        parsers.url_or_offline,
+    ),
+    Setting("OPENAI_CHAT_FALLBACK_API_KEY", "", "Its key", secret=True),
+    Setting("OPENAI_CHAT_FALLBACK_MODEL", "", "Its model"),
     Setting("OPENAI_TTS_BASE_URL", "", "Other server for text-to-speech", parsers.optional_url),
     Setting("OPENAI_TTS_API_KEY", "", "Other key for text-to-speech", secret=True),
     Setting(
@@ -322,6 +338,15 @@ SETTINGS: tuple[Setting, ...] = (
         "Sample rate of raw PCM from the text-to-speech server when its answer does not say",
         parsers.number(8000, 48000, "Hz"),
     ),
+    Setting(
+        "OPENAI_TTS_FALLBACK_BASE_URL",
+        "",
+        "Server that stands in where text-to-speech fails; `offline`: the embedded backend; empty: none",
+        parsers.url_or_offline,
+    ),
+    Setting("OPENAI_TTS_FALLBACK_API_KEY", "", "Its key", secret=True),
+    Setting("OPENAI_TTS_FALLBACK_MODEL", "", "Its model"),
+    Setting("OPENAI_TTS_FALLBACK_VOICE", "", "Its voice; empty: OPENAI_TTS_VOICE"),
     # Realtime
     Setting(
         "OPENAI_RT_BASE_URL",
@@ -332,6 +357,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("OPENAI_RT_API_KEY", "", "Other key for Realtime", secret=True),
     Setting("OPENAI_RT_MODEL", "gpt-realtime-2.1", "Realtime model; its flag is --model too"),
+    Setting(
+        "OPENAI_RT_FALLBACK_BASE_URL",
+        "",
+        "Server that stands in where Realtime fails; `offline`: the embedded backend; empty: none",
+        parsers.url_or_offline,
+    ),
+    Setting("OPENAI_RT_FALLBACK_API_KEY", "", "Its key", secret=True),
+    Setting("OPENAI_RT_FALLBACK_MODEL", "", "Its model"),
     Setting(
         "OPENAI_RT_AUDIO",
         "pcm",

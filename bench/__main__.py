@@ -25,6 +25,7 @@ def main() -> int:
         "--quick", action="store_true", help="some scenarios, and few samples: minutes, not an hour"
     )
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="this scenario; may be repeated")
+    parser.add_argument("--minutes", type=float, help="of the calls of `alignment` (default: 10; quick: 1)")
     parser.add_argument(
         "--out", type=Path, default=Path("bench-report"), help="folder (default: %(default)s)"
     )
@@ -38,7 +39,7 @@ def main() -> int:
     where = report.machine()
     try:
         names = arguments.only or (QUICK if arguments.quick else list(SCENARIOS))
-        results = asyncio.run(_run(names, quick=arguments.quick))
+        results = asyncio.run(_run(names, quick=arguments.quick, minutes=arguments.minutes))
     except AriAppError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -50,8 +51,10 @@ def main() -> int:
     return 0
 
 
-async def _run(names: list[str], *, quick: bool) -> list[Result]:
-    bench = Bench(fetch(_show, ASTERISK), fetch(_show, SIPP), *prepared_speech(), quick=quick)
+async def _run(names: list[str], *, quick: bool, minutes: float | None) -> list[Result]:
+    bench = Bench(
+        fetch(_show, ASTERISK), fetch(_show, SIPP), *prepared_speech(), quick, minutes or (1 if quick else 10)
+    )
     results = []
     for name in names:
         async for result in SCENARIOS[name](bench):

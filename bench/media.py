@@ -17,6 +17,7 @@ import time
 from array import array
 from base64 import b64decode
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +131,7 @@ class Media:
         echo_samples = int(plan.get("echo_delay_ms", 0) * FRAME_SAMPLES / FRAME_S / 1000)
         self._seconds = float(plan["seconds"])
         self.calls = [
-            Call(number, _bound(port), plan["kind"], plan["turns"], plan.get("after_s", 1.5))
+            Call(number, bound(port), plan["kind"], plan["turns"], plan.get("after_s", 1.5))
             for number, port in enumerate(plan["ports"])
         ]
         for call in self.calls:
@@ -199,20 +200,7 @@ class Media:
     # --- in
 
     def _receive(self, call: Call) -> None:
-        while True:
-            try:
-                data, ancillary, _, address = call.sock.recvmsg(2048, 64)
-            except BlockingIOError:
-                return
-            except OSError:
-                return
-            arrived = time.time()
-            for level, kind, stamp in ancillary:
-                if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
-                    seconds, nanos = struct.unpack("qq", stamp)
-                    arrived = seconds + nanos / 1e9
-            if len(data) <= HEADER_BYTES or data[1] & 0x7F != 0:
-                continue
+        for data, arrived, address in receive(call.sock):
             self._take(call, data, arrived, address)
 
     def _take(self, call: Call, data: bytes, arrived: float, address: tuple[str, int]) -> None:
@@ -369,13 +357,30 @@ def _result(call: Call) -> dict[str, Any]:
     }
 
 
-def _bound(port: int) -> socket.socket:
+def bound(port: int) -> socket.socket:
+    """A caller's socket, whose datagrams are stamped by the kernel."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     sock.bind(("127.0.0.1", port))
     sock.setblocking(False)
     return sock
+
+
+def receive(sock: socket.socket) -> Iterator[tuple[bytes, float, tuple[str, int]]]:
+    """The audio packets that wait: data, when it arrived (CLOCK_REALTIME), from where."""
+    while True:
+        try:
+            data, ancillary, _, address = sock.recvmsg(2048, 64)
+        except OSError:  # nothing waits, or the other side's port is closed
+            return
+        arrived = time.time()
+        for level, kind, stamp in ancillary:
+            if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
+                seconds, nanos = struct.unpack("qq", stamp)
+                arrived = seconds + nanos / 1e9
+        if len(data) > HEADER_BYTES and data[1] & 0x7F == 0:
+            yield data, arrived, address
 
 
 def main() -> None:

@@ -54,6 +54,8 @@ class Conversation:
         self._numbers = {"item": 0, "response": 0, "event": 0}
         self._item_id = ""
         self._responding: asyncio.Task[None] | None = None
+        self._asides: set[asyncio.Task[None]] = set()
+        """Responses outside the conversation: texts that are read aloud."""
 
     async def run(self) -> None:
         """From handshake to close."""
@@ -65,18 +67,27 @@ class Conversation:
         finally:
             if self._responding:
                 self._responding.cancel()
+            for aside in self._asides:
+                aside.cancel()
 
     async def _take(self, event: Event) -> None:
         match event["type"]:
             case "session.update":
                 self._session = event["session"]
-                detection = self._session["audio"]["input"]["turn_detection"] or {}
+                detection = self._session["audio"].get("input", {}).get("turn_detection") or {}
                 silence_ms = detection.get("silence_duration_ms", 500)
                 self._tracker = TurnTracker(TurnSettings(silence_duration_ms=silence_ms))
                 session = {**self._session, "expires_at": int(time.time()) + LIFETIME_S}
                 await self._send("session.updated", session=session)
             case "input_audio_buffer.append":
                 await self._hear(base64.b64decode(event["audio"]))
+            case "response.create" if event.get("response", {}).get("conversation") == "none":
+                aside = self._speak(
+                    self._new("response"), self._new("item"), event["response"].get("metadata")
+                )
+                task = asyncio.create_task(aside)
+                self._asides.add(task)
+                task.add_done_callback(self._asides.discard)
             case "response.create":
                 self._respond()
             case "response.cancel":
@@ -116,11 +127,14 @@ class Conversation:
         if self._responding:
             self._responding.cancel()
 
-    async def _speak(self, response_id: str, item_id: str) -> None:
+    async def _speak(self, response_id: str, item_id: str, metadata: Event | None = None) -> None:
         status = "cancelled"
         place = {"response_id": response_id, "item_id": item_id, "output_index": 0, "content_index": 0}
         try:
-            await self._send("response.created", response={"id": response_id, "status": "in_progress"})
+            await self._send(
+                "response.created",
+                response={"id": response_id, "status": "in_progress", "metadata": metadata},
+            )
             await asyncio.sleep(self._delay_s)
             text, chunks = self._answer(self._numbers["response"])
             await self._send("response.output_audio_transcript.delta", **place, delta=text)
@@ -135,7 +149,13 @@ class Conversation:
         finally:
             if not self._socket.closed:
                 item = {"id": item_id, "type": "message", "role": "assistant", "status": status}
-                done = {"id": response_id, "status": status, "output": [item], "usage": {}}
+                done = {
+                    "id": response_id,
+                    "status": status,
+                    "output": [item],
+                    "usage": {},
+                    "metadata": metadata,
+                }
                 await self._send(
                     "response.output_item.done", response_id=response_id, output_index=0, item=item
                 )

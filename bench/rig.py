@@ -24,6 +24,8 @@ from ari_app.demo.measure import process_cost
 from bench.sipp import place_calls
 
 HOST = "127.0.0.1"
+RECORDED_S = 10
+"""After the end of its call a recording is complete."""
 SET_UP_S = 1.0
 """Between the callers' sockets and the first INVITE, and at the end of a batch."""
 
@@ -92,13 +94,25 @@ class Rig:
         async with aiohttp.ClientSession() as http, http.get(url) as answer:
             return dict(await answer.json())
 
+    async def recordings(self, root: Path, count: int) -> list[Path]:
+        """The folders of this many calls, once they are over; in the order in which the calls began."""
+        begins: dict[Path, str] = {}
+        async with asyncio.timeout(RECORDED_S):
+            while len(begins) < count:
+                await asyncio.sleep(0.1)
+                for log in root.glob("*/events.jsonl"):
+                    first, _, rest = log.read_text("utf-8").partition("\n")
+                    if '"event": "ended"' in rest and not (log.parent / ".recording").exists():
+                        begins[log.parent] = json.loads(first)["started"]
+        return sorted(begins, key=lambda folder: begins[folder])
+
     async def run(self, batch: Batch, voices: Sequence[bytes], over: Sequence[bytes]) -> Outcome:
         """Place the calls of a batch and bring home what the callers noted.
 
         Args:
             voices, over: PCM16 at 8 kHz: questions, and what is said over the bot.
         """
-        ports = _free_ports(batch.calls)
+        ports = free_ports(batch.calls)
         set_up_s = batch.calls / batch.per_second
         plan = {
             "kind": batch.kind,
@@ -117,17 +131,24 @@ class Rig:
             "engine": self._engine.pid,
         }
         before = {name: process_cost(pid)["cpu_s"] for name, pid in pids.items()}
-        callers = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.media"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=1 << 28,
+        calls, answered_at = await self.hold("bench.media", plan, batch.seconds, batch.per_second)
+        after = {name: process_cost(pid) for name, pid in pids.items()}
+        return Outcome(
+            calls,
+            answered_at,
+            {name: after[name]["cpu_s"] - before[name] for name in pids},
+            {name: after[name]["peak_rss_mb"] for name in pids},
         )
-        assert callers.stdin and callers.stdout
-        try:
-            callers.stdin.write(json.dumps(plan).encode())
-            callers.stdin.close()
-            await callers.stdout.readline()
+
+    async def hold(
+        self, module: str, plan: Mapping[str, Any], seconds: float, per_second: float
+    ) -> tuple[list[dict[str, Any]], list[float]]:
+        """Place a call for each port of the plan, with the media of `module`; hang up when the callers are done.
+
+        Returns:
+            What each noted, and when each was answered.
+        """
+        async with callers(module, plan) as noted:
             placing = asyncio.create_task(
                 place_calls(
                     self._sipp,
@@ -135,28 +156,39 @@ class Rig:
                     extension=self._asterisk.bot_extension,
                     user=self._asterisk.caller_user,
                     password=self._asterisk.caller_password,
-                    ports=ports,
-                    seconds=batch.seconds,
-                    per_second=batch.per_second,
+                    ports=plan["ports"],
+                    seconds=seconds,
+                    per_second=per_second,
                 )
             )
             try:
-                raw = await callers.stdout.read()
+                raw = await noted.read()
                 await self._asterisk.rx("channel request hangup all")
                 answered_at = await placing
             finally:
                 placing.cancel()
-        finally:
-            if callers.returncode is None:
-                callers.kill()
-                await callers.wait()
-        after = {name: process_cost(pid) for name, pid in pids.items()}
-        return Outcome(
-            json.loads(raw)["calls"],
-            answered_at,
-            {name: after[name]["cpu_s"] - before[name] for name in pids},
-            {name: after[name]["peak_rss_mb"] for name in pids},
-        )
+        return json.loads(raw)["calls"], answered_at
+
+
+@asynccontextmanager
+async def callers(module: str, plan: Mapping[str, Any]) -> AsyncIterator[asyncio.StreamReader]:
+    """The callers' media, ready for calls; yields where they will tell what they noted."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 28,
+    )
+    assert process.stdin and process.stdout
+    try:
+        process.stdin.write(json.dumps(plan).encode())
+        process.stdin.close()
+        await process.stdout.readline()
+        yield process.stdout
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @asynccontextmanager
@@ -225,7 +257,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Even ports that are free now; the odd one after each is for RTCP, which nobody sends."""
     ports: list[int] = []
     port = 30_000

@@ -6,15 +6,17 @@ import asyncio
 import os
 import signal
 import statistics
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ari_app.demo.asterisk_prefix import Prefix
-from bench import speech
+from bench import clicks, speech
 from bench.engine import PROFILES
 from bench.parts import costs_us
-from bench.rig import Batch, Outcome, Rig, rig
+from bench.rig import Batch, Outcome, Rig, free_ports, rig
 
 GREETING = "Hello."
 SILENT = {"APOLOGY": "", "HOLD": "", "GOODBYE": ""}
@@ -44,6 +46,8 @@ class Bench:
     voices: Sequence[bytes]
     interruption: bytes
     quick: bool
+    minutes: float = 10
+    """A call that is held for its recording lasts so long."""
 
     async def run(self, rig: Rig, batch: Batch) -> Outcome:
         return await rig.run(batch, self.voices, [self.interruption])
@@ -277,6 +281,63 @@ async def records(bench: Bench) -> AsyncIterator[Result]:
         yield _loaded("records", {"calls": calls, "recorded": keep}, outcome, calls * seconds)
 
 
+CALLERS = {
+    "good clock": clicks.Caller(),
+    "clock 200 ppm fast": clicks.Caller(clock_ppm=200),
+    "clock 200 ppm slow": clicks.Caller(clock_ppm=-200),
+    "first packet after 300 ms": clicks.Caller(starts_after_s=0.3),
+    "sends no silence": clicks.Caller(spurt_frames=10),
+}
+
+
+async def alignment(bench: Bench) -> AsyncIterator[Result]:
+    """Where clicks of both directions stand in the recording of a long call, against what the caller knows."""
+    seconds = bench.minutes * 60
+    with tempfile.TemporaryDirectory(prefix="ari_app-bench-") as kept:
+        settings = {"MODE": "echo", "SAVE_RECORDINGS": "yes", "RECORDINGS_DIR": kept}
+        async with rig(bench.asterisk, bench.sipp, profile="instant", settings=settings) as parts:
+            ports = free_ports(len(CALLERS))
+            plan = clicks.plan(list(CALLERS.values()), ports, seconds=seconds, every_s=2)
+            calls, _ = await parts.hold("bench.clicks", plan, seconds + 30, per_second=1)
+            folders = await parts.recordings(Path(kept), len(CALLERS))
+        for kind, call, folder in zip(CALLERS, calls, folders, strict=True):
+            found = clicks.alignment(folder / "full_call.wav", call["sent_at"], call["heard_at"])
+            yield Result(
+                "alignment",
+                {"caller": kind, "minutes": bench.minutes},
+                {
+                    "echo_ms": found.echo_ms,
+                    "round_trip_ms": found.round_trip_ms,
+                    "beside_ms": found.beside_ms,
+                },
+                {
+                    "clicks": len(found.echo_ms),
+                    "lost": call["lost"],
+                    **{f"{name}_drift_ms": value for name, value in found.drift_ms.items()},
+                },
+            )
+    for mode in ("pipeline", "realtime"):
+        yield await _recorded_gaps(bench, mode)
+
+
+async def _recorded_gaps(bench: Bench, mode: str) -> Result:
+    """The same for conversations: the gaps that the recording shows, against those on the wire."""
+    turns = 4 if bench.quick else 20
+    with tempfile.TemporaryDirectory(prefix="ari_app-bench-") as kept:
+        settings = {"MODE": mode, "SILENCE_DURATION_MS": "500", "SAVE_RECORDINGS": "yes"} | SILENT
+        settings["RECORDINGS_DIR"] = kept
+        async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings) as parts:
+            outcome = await bench.run(parts, Batch("turns", 1, turns, 15.0 * turns))
+            (folder,) = await parts.recordings(Path(kept), 1)
+        recorded, wire = clicks.gaps(folder / "full_call.wav"), outcome.notes("gap_ms")
+    return Result(
+        "alignment",
+        {"mode": mode},
+        {"gap_ms": wire, "beside_ms": [w - r for w, r in zip(wire, recorded, strict=False)]},
+        {"failed": outcome.failures("gap_ms") + abs(len(wire) - len(recorded))},
+    )
+
+
 async def realtime(bench: Bench) -> AsyncIterator[Result]:
     """The same conversation over the Realtime API: one engine of the stages' delays together."""
     for calls, audio in ((10, "pcm"),) if bench.quick else ((1, "pcm"), (50, "pcm"), (50, "pcmu")):
@@ -357,6 +418,7 @@ SCENARIOS: dict[str, Scenario] = {
     "capacity": capacity,
     "stall": stall,
     "records": records,
+    "alignment": alignment,
     "realtime": realtime,
     "parts": parts,
 }

@@ -18,7 +18,7 @@ import pytest
 from ari_app import app as app_module
 from ari_app import calls, outbound
 from ari_app.app import App
-from ari_app.ari import instances
+from ari_app.ari import instances, reconcile
 from ari_app.ari.client import AriClient
 from ari_app.ari.ids import Kind, object_id, server_tag
 from ari_app.ari.outcome import Ending, Outcome
@@ -599,3 +599,17 @@ async def test_an_overloaded_machine_takes_no_call_until_it_has_recovered(
         for _ in range(REMEMBERED):
             served.app._load.push(0.001)
         await served.call("1700000000.2")
+
+
+async def test_what_resists_its_end_is_taken_down_later(
+    asterisk: FakeAsterisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "SWEEP_EVERY_S", 0.05)
+    async with serving(asterisk) as served:
+        await served.call("1700000000.1")
+        asterisk.script("DELETE", "/bridges", status=500, body='{"message": "a scripted refusal"}')
+        asterisk.hang_up("1700000000.1")
+        await until(lambda: not asterisk.bridges)
+        await served.call("1700000000.2")
+        await asyncio.sleep(0.2)
+        assert served.bridge_of("1700000000.2"), "the living are left alone"

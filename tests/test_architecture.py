@@ -13,7 +13,8 @@ PACKAGE = ROOT / "ari_app"
 # Which of our packages and top modules each one may import; its own modules are always allowed.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "logs": set(),
+    "texts": set(),
+    "logs": {"texts"},
     "audio": set(),
     "parsers": {"errors", "guard"},
     "models": set(),
@@ -27,13 +28,16 @@ ALLOWED: dict[str, set[str]] = {
     "rtp": {"errors", "audio", "dialog.ports"},
     "dialog": {"errors", "audio", "phrases"},
     "openai_api": {
-        *("errors", "audio", "dialog.ports", "dialog.history", "dialog.turns", "dialog.phrasebook"),
+        *("errors", "texts", "audio", "dialog.ports", "dialog.history", "dialog.turns"),
+        *("dialog.phrasebook", "dialog.engines"),
     },
     "rehearsal": {"errors", "dialog.phrasebook"},
-    "record": {"errors", "audio", "dialog.ports"},
+    "record": {"errors", "texts", "audio", "dialog.ports"},
     "offline": {"errors", "audio", "dialog.turns", "dialog.gate"},
     "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},
-    "call": {"errors", "logs", "ari", "rtp", "audio", "dialog", "record", "happenings", "line"},
+    "call": {
+        *("errors", "guard", "logs", "ari", "rtp", "audio", "dialog", "record", "happenings", "line"),
+    },
     "backend": {"errors"},
     "brains": {
         *("errors", "settings", "models", "config", "audio", "dialog", "openai_api", "backend"),
@@ -73,9 +77,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "demo": {"errors", "settings", "audio"},
     "sources": {"errors", "config", "parsers", "settings"},
-    "cli_calls": {"errors", "record"},
+    "cli_calls": {"errors", "texts", "record"},
     "cli": {
         "errors",
+        "texts",
         "cli_calls",
         "sources",
         "logs",
@@ -102,6 +107,7 @@ CORES = [
     "guard.py",
     "parsers.py",
     "errors.py",
+    "texts.py",
     "happenings.py",
     *(f"audio/{name}.py" for name in ("format", "codec", "echo", "neural_vad", "resample", "tones", "vad")),
     *(f"rtp/{name}.py" for name in ("packet", "serial", "jitter", "conceal", "receive", "pacer", "quality")),

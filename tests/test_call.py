@@ -787,7 +787,7 @@ async def test_a_fault_of_one_brain_does_not_touch_another_call(bench: Bench) ->
 async def test_a_brain_that_cannot_start(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     brain = ScriptedBrain(start=RuntimeError("a fault of ours"))
     _, running = bench.call_in(brain)
-    assert await ended(running) == Ending(Outcome.FAILED, "asterisk", "a fault of ours")
+    assert await ended(running) == Ending(Outcome.FAILED, "us", "a fault of ours")
     assert bench.handed_back == "failed"
     assert not brain.is_open
     assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
@@ -882,3 +882,12 @@ async def test_a_flood_of_news_ends_the_call(bench: Bench, caplog: pytest.LogCap
         await ended(running)
     assert complaints(caplog) == ["256 facts wait: the call is stuck and is ended"]
     bench.asterisk.assert_clean()
+
+
+@pytest.mark.parametrize("extension", ["", "100,1)", '1" = "1', "${SHELL(id)}", "100\n", "1" * 33])
+async def test_a_transfer_goes_to_an_extension_and_is_nothing_that_the_dialplan_carries_out(
+    bench: Bench, extension: str
+) -> None:
+    call = bench.make(Echo())
+    with pytest.raises(ValueError, match="not an extension"):
+        call.transfer(extension)

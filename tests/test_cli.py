@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from ari_app import __version__
+from ari_app import __version__, cli
 from ari_app.demo.application import clean_environment
+from ari_app.dialog import ports
 
 
 def run(
@@ -278,3 +279,21 @@ async def test_a_signal_is_obeyed_while_asterisk_keeps_us_waiting(
     assert process.returncode == code, err.decode()
     assert b"Traceback" not in err
     assert out == b""
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        ports.CallerSaid(1, "a\x1b[2Jb\nended: answered\ud800", "en", b""),
+        ports.CallerNotUnderstood(1, "a\x1b[2Jb\nended: answered\ud800"),
+        ports.BotSaid(1, "a\x1b[2Jb\nended: answered\ud800", "", False, b""),
+        ports.BotSaid(1, "", "a\x1b[2Jb\nended: answered\ud800", True, b""),
+        ports.EngineFailed(1, "chat", "a\x1b[2Jb\nended: answered\ud800", False, "failed"),
+    ],
+)
+def test_what_is_said_during_dial_steers_no_terminal(
+    what: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli._print_progress(what)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.isprintable() and "a?[2Jb?ended: answered?" in line

@@ -473,3 +473,34 @@ def test_a_sealed_recording_of_a_killed_process_is_opened_and_its_missing_end_to
 
 def test_percentiles_are_values_that_occurred() -> None:
     assert [percentile([1, 2, 3, 4], share) for share in (1, 50, 51, 95, 100)] == [1, 2, 3, 4, 4]
+
+
+def test_nothing_that_was_said_steers_the_terminal_or_the_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attack = "$5 or $6\x1b]0;owned\x07\n\x9b2J\u202e<script>\ud800"
+    recorder = Recorder(
+        tmp_path / "serve_20261101-120000_00000000000a",
+        settings=RecorderSettings(),
+        started_at=100.0,
+        about={"call": "00000000000a", "direction": "inbound", "from": attack, "to": attack},
+    )
+    for _ in range(50):
+        recorder.push_caller(LOUD, 100.0)
+        recorder.push_bot(LOUD, 100.0)
+    recorder.push_fact(ports.CallerSpeechStarted(100.1, 100.0))
+    recorder.push_fact(ports.CallerSaid(1, attack, "en", LOUD))
+    recorder.push_fact(ports.BotSpeechStarted(1, 100.2))
+    recorder.push_fact(ports.BotSaid(1, attack, attack, False, LOUD))
+    recorder.push_fact(ports.CallerNotUnderstood(2, attack))
+    recorder.push_fact(ports.EngineFailed(2, "chat", attack, False, "timeout"))
+    recorder.note("ended", outcome="failed" + attack, by="far", reason=attack, line={"mos": 4.2})
+    recorder.close()
+    for action in (["list"], ["show", "00000000000a"], ["stats", "--days", "9999"]):
+        code, said, complaint = calls(capsys, tmp_path, *action)
+        assert code == 0 and not complaint
+        assert all(line.isprintable() for line in said.split("\n")), action
+    assert calls(capsys, tmp_path, "plot", "00000000000a", "--output", "a.svg")[0] == 0
+    ElementTree.parse("a.svg")
+    code, said, _ = calls(capsys, tmp_path, "list", "--json")
+    assert json.loads(said)[0]["number"] == attack

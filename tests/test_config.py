@@ -9,6 +9,7 @@ from ari_app.config import (
     OPENAI_URL,
     Config,
     load,
+    prices_of,
     require_ari,
     require_keys,
     secret_paths,
@@ -224,12 +225,12 @@ def test_realtime_is_one_stage_with_server_key_model_and_prices_of_its_own() -> 
     offline = config(MODE="realtime")
     assert offline.needs_offline_backend
     assert [s.base_url for s in offline.stages(OFFLINE).values()] == [OFFLINE]
-    assert offline.rt_prices is None
+    assert prices_of(offline.stages(OFFLINE)["rt"]) is None
     keyed = config(MODE="realtime", OPENAI_API_KEY="k")
     assert list(keyed.stages("")) == ["rt"] and keyed.stages("")["rt"].base_url == OPENAI_URL
-    assert keyed.rt_prices and keyed.rt_prices["audio_out"] == 64
+    assert (prices_of(keyed.stages("")["rt"]) or {})["audio_out"] == 64
     own = config(MODE="realtime", OPENAI_API_KEY="k", OPENAI_RT_BASE_URL="http://gpu/v1")
-    assert own.stages("")["rt"].api_key == "" and own.rt_prices is None
+    assert own.stages("")["rt"].api_key == "" and prices_of(own.stages("")["rt"]) is None
     assert config(MODE="realtime", OPENAI_API_KEY="k", OPENAI_RT_MODEL="gpt-realtime").warnings()
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
         require_keys(config(MODE="realtime", OPENAI_BASE_URL=OPENAI_URL))
@@ -242,11 +243,15 @@ def test_the_model_flag_means_the_realtime_model_in_that_mode() -> None:
     assert load({"OPENAI_MODEL": "chat"}, {}, {}).openai_rt_model == "gpt-realtime-2.1"
 
 
+def field_of(config: Config) -> str:
+    return config.stt_language_field(config.stages("")["stt"])
+
+
 def test_the_language_is_sent_in_the_form_that_the_engine_takes() -> None:
-    assert config(OPENAI_API_KEY="k").stt_language_field == "languages"
-    assert config(OPENAI_API_KEY="k", OPENAI_STT_MODEL="whisper-1").stt_language_field == "language"
-    assert config(OPENAI_BASE_URL="http://gpu/v1").stt_language_field == "language"
-    assert config().stt_language_field == "language"
+    assert field_of(config(OPENAI_API_KEY="k")) == "languages"
+    assert field_of(config(OPENAI_API_KEY="k", OPENAI_STT_MODEL="whisper-1")) == "language"
+    assert field_of(config(OPENAI_BASE_URL="http://gpu/v1")) == "language"
+    assert field_of(config()) == "language"
 
 
 def test_secrets_are_not_in_repr_nor_in_messages() -> None:
@@ -282,3 +287,25 @@ def test_dotenv_lines_are_parsed_and_faults_named() -> None:
 def test_the_documented_table_is_the_generated_one() -> None:
     page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert settings_table() in page
+
+
+def test_a_fallback_has_a_server_a_key_and_a_model_of_its_own_and_never_the_common_key() -> None:
+    keyed = config(
+        OPENAI_API_KEY="k",
+        OPENAI_CHAT_FALLBACK_BASE_URL="http://gpu/v1",
+        OPENAI_CHAT_FALLBACK_MODEL="small",
+        OPENAI_TTS_FALLBACK_BASE_URL="offline",
+        OPENAI_TTS_FALLBACK_VOICE="marin",
+    )
+    stages = keyed.fallbacks(OFFLINE)
+    assert set(stages) == {"chat", "tts"}
+    assert (stages["chat"].base_url, stages["chat"].api_key, stages["chat"].model) == (
+        "http://gpu/v1",
+        "",
+        "small",
+    )
+    assert (stages["tts"].base_url, stages["tts"].voice) == (OFFLINE, "marin")
+    assert keyed.needs_offline_backend, "for the voice that stands in"
+    assert not config(OPENAI_API_KEY="k").needs_offline_backend
+    with pytest.raises(ConfigError, match="OPENAI_STT_FALLBACK_BASE_URL"):
+        config(OPENAI_STT_FALLBACK_BASE_URL="gpu")

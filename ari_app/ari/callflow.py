@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Literal
 
 from ari_app.ari.facts import (
     Answer,
@@ -358,7 +359,8 @@ class CallFlow:
             case StepFailed(Originate(), AriNotFound() as error):
                 return Ending(Outcome.UNREACHABLE, "asterisk", str(error))
             case StepFailed():
-                return Ending(Outcome.FAILED, "asterisk", str(fact.error))
+                by: Literal["us", "asterisk"] = "asterisk" if isinstance(fact.error, AriError) else "us"
+                return Ending(Outcome.FAILED, by, str(fact.error))
             case MediaGone():
                 return Ending(Outcome.FAILED, "asterisk", "the media channel vanished")
             case MediaUnbridged():

@@ -18,9 +18,9 @@ from ari_app.errors import AriError, AriReplaced, AriUnauthorized
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY_S = 0.2
-LONGEST_DELAY_S = 5.0
-"""A restart of Asterisk takes half a second, so there is little to gain from longer waits."""
+FIRST_DELAY_S = 0.05
+LONGEST_DELAY_S = 1.0
+"""Callers who come while the application is away hear that nobody can help them."""
 REPEAT_LOG_S = 60.0
 """The same reason is not logged again sooner."""
 

@@ -1,7 +1,8 @@
-"""After each connect: tells calls what they missed, and takes down what dead processes left. Shell."""
+"""Tells calls after a connect what they missed, and takes down what dead calls and processes left. Shell."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
@@ -13,6 +14,8 @@ from ari_app.errors import AriError, AriUnreachable
 
 log = logging.getLogger(__name__)
 
+SWEEP_EVERY_S = 5.0
+
 
 class Reconciler:
     """To be given to `AriClient` as `on_connected`.
@@ -21,7 +24,8 @@ class Reconciler:
         instance: this process, whose tag its object ids carry.
         known_channels: ids of the channels that living calls know to exist, callers' included.
         living_calls: ids of the calls that may still create objects.
-        count: is told of each connection, and how many objects were taken down after it.
+        count_connection: is told of each connection.
+        count_swept: is told how many objects were taken down.
     """
 
     def __init__(
@@ -29,12 +33,15 @@ class Reconciler:
         instance: Instance,
         known_channels: Callable[[], Collection[str]],
         living_calls: Callable[[], Collection[str]],
-        count: Callable[[int], None] = lambda swept: None,
+        *,
+        count_connection: Callable[[], None] = lambda: None,
+        count_swept: Callable[[int], None] = lambda swept: None,
     ) -> None:
         self._instance = instance
         self._known_channels = known_channels
         self._living_calls = living_calls
-        self._count = count
+        self._count_connection = count_connection
+        self._count_swept = count_swept
 
     async def __call__(self, client: AriClient, before: Sequence[Channel]) -> None:
         """Reconcile and sweep; `before` are the channels from before the application was registered.
@@ -44,9 +51,23 @@ class Reconciler:
         """
         known = set(self._known_channels())  # before asking: what is created meanwhile has not vanished
         channels = await client.rest.list_channels()
-        bridges = await client.rest.list_bridges()
         for event in missed(sorted(known), channels, client.app):
             client.dispatch(event)
+        self._count_connection()
+        await self.sweep(client, channels)
+        for channel_id in stranded(before, client.app, known):
+            log.warning("caller %s was left alone in the application: back to the dialplan", channel_id)
+            await _try(client.rest.hand_back(channel_id, "failed"))
+
+    async def sweep(self, client: AriClient, channels: Sequence[Channel] | None = None) -> None:
+        """Take down what belongs to no living call: of dead processes, and of calls whose last requests failed.
+
+        Raises:
+            AriError: Asterisk could not be asked.
+        """
+        if channels is None:
+            channels = await client.rest.list_channels()
+        bridges = await client.rest.list_bridges()
         with self._instance.dead() as dead_tags:
             # After asking: a call that began since has nothing in the lists.
             channel_ids, bridge_ids = orphans(
@@ -60,12 +81,19 @@ class Reconciler:
                 await _try(client.rest.hangup(channel_id))
             for bridge_id in bridge_ids:
                 await _try(client.rest.delete_bridge(bridge_id))
-        self._count(len(channel_ids) + len(bridge_ids))
         if channel_ids or bridge_ids:
+            self._count_swept(len(channel_ids) + len(bridge_ids))
             log.info("swept %d channels and %d bridges of dead calls", len(channel_ids), len(bridge_ids))
-        for channel_id in stranded(before, client.app, known):
-            log.warning("caller %s was left alone in the application: back to the dialplan", channel_id)
-            await _try(client.rest.hand_back(channel_id, "failed"))
+
+    async def sweep_for_ever(self, client: AriClient) -> None:
+        """Whatever went wrong, nothing of a dead call stays for longer than SWEEP_EVERY_S and a little."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            if client.registered.is_set():
+                try:
+                    await self.sweep(client)
+                except AriError as error:  # the connection's own task says what is wrong with it
+                    log.debug("not swept: %s", error)
 
 
 async def _try(request: Awaitable[None]) -> None:

@@ -55,8 +55,15 @@ class AriRest:
             attempted = "load the API description of Asterisk"
             try:
                 await self._do(attempted, client.init)
-            except (SwaggerError, ValueError, KeyError) as error:
-                raise AriError(attempted, None, f"aioari cannot read it: {error!r}") from error
+            except (
+                SwaggerError,
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+            ) as error:
+                raise AriError(attempted, None, f"aioari cannot read it: {error!r:.200}") from error
             self._client = client
 
     async def ping(self) -> None:
@@ -208,7 +215,13 @@ class AriRest:
         )
 
     async def hand_back(self, channel_id: str, result: str, reason: str = "") -> None:
-        """Set ARI_APP_RESULT, and ARI_APP_REASON in harmless characters, and go on in the dialplan."""
+        """Set ARI_APP_RESULT, which is a word, and ARI_APP_REASON in harmless characters, and go on in the dialplan.
+
+        Raises:
+            ValueError: it is none; the dialplan compares it in expressions, where a quote would begin code.
+        """
+        if not re.fullmatch(r"[a-z0-9_-]{1,40}", result):
+            raise ValueError(f"not a word for the dialplan: {result!r:.60}")
         await self.set_variable(channel_id, RESULT_VARIABLE, result)
         if reason:
             await self.set_variable(channel_id, REASON_VARIABLE, dialplan_safe(reason))
@@ -288,7 +301,7 @@ class AriRest:
         text = await response.text()
         try:
             return json.loads(text) if text else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise AriError(attempted, response.status, f"the reply is {error}") from error
 
     async def _do(self, attempted: str, request: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +29,19 @@ a request sent at that moment would be lost."""
 HEARTBEAT_S = 8.0
 """An event websocket without an answer to its ping for half of this is dead."""
 LARGEST_MESSAGE_BYTES = 4 * 1024 * 1024
+LARGEST_REPLY_BYTES = 8 * 1024 * 1024
+"""A list of several thousand channels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What Asterisk answered, as aioswagger11 and aioari read it."""
+
+    status: int
+    body: str = field(repr=False)
+
+    async def text(self) -> str:
+        return self.body
 
 
 class Transport(HttpClient):  # type: ignore[misc]  # aioswagger11 has no types
@@ -44,6 +58,7 @@ class Transport(HttpClient):  # type: ignore[misc]  # aioswagger11 has no types
             headers={"Authorization": aiohttp.encode_basic_auth(user, password)},
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
             connector=aiohttp.TCPConnector(keepalive_timeout=KEEPALIVE_S),
+            auto_decompress=False,  # a small reply could become a large one
         )
 
     def __repr__(self) -> str:
@@ -60,11 +75,11 @@ class Transport(HttpClient):  # type: ignore[misc]  # aioswagger11 has no types
         params: Mapping[str, Any] | None = None,
         data: str | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> aiohttp.ClientResponse:
+    ) -> Reply:
         """One request, its reply read to the end; the signature is aioswagger11's.
 
         Raises:
-            AriError: no answer, or an error status.
+            AriError: no answer, an error status, or a reply without end.
         """
         target = self._target(url)
         attempted = f"{method} {target.path}"
@@ -72,12 +87,12 @@ class Transport(HttpClient):  # type: ignore[misc]  # aioswagger11 has no types
             async with self._session.request(
                 method, target, params=_texts(params), data=data, headers=headers, allow_redirects=False
             ) as response:
-                body = await response.text(errors="replace")
+                body = await _read(response, attempted)
         except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:
             raise self._unreachable(attempted, error) from error
         if response.status >= 400:
             raise ari_error(attempted, response.status, body)
-        return response
+        return Reply(response.status, body)
 
     async def ws_connect(
         self, url: str, params: Mapping[str, Any] | None = None
@@ -118,6 +133,16 @@ class Transport(HttpClient):  # type: ignore[misc]  # aioswagger11 has no types
         else:
             reason = f"the connection to {self.url} broke ({type(error).__name__})"
         return AriUnreachable(attempted, None, f"{reason}: check ARI_URL, and that Asterisk is running")
+
+
+async def _read(response: aiohttp.ClientResponse, attempted: str) -> str:
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > LARGEST_REPLY_BYTES:
+            response.close()
+            raise AriError(attempted, response.status, "the reply is longer than any of Asterisk's")
+    return body.decode(errors="replace")
 
 
 def _reason(error: OSError) -> str:

@@ -16,6 +16,7 @@ import math
 from collections import deque
 
 import numpy as np
+import numpy.fft  # numpy itself would load it at its first use, in the middle of a call
 from numpy.typing import NDArray
 
 from ari_app.audio.format import FRAME_MS, SILENT_FRAME, TELEPHONE_RATE_HZ

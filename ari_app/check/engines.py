@@ -46,18 +46,34 @@ class Timed:
     error: EngineError | None = None
 
 
-async def check_engines(config: Config, stages: Mapping[str, Stage], today: date) -> list[Finding]:
-    """One line per stage of the mode."""
+async def check_engines(
+    config: Config, stages: Mapping[str, Stage], fallbacks: Mapping[str, Stage], today: date
+) -> list[Finding]:
+    """One line per stage of the mode, and per engine that stands in."""
+    findings = await _check_stages(config, stages, today)
+    if fallbacks:
+        findings += await _check_stages(config, {**stages, **fallbacks}, today, fallbacks)
+    return findings
+
+
+async def _check_stages(
+    config: Config, stages: Mapping[str, Stage], today: date, fallbacks: Mapping[str, Stage] | None = None
+) -> list[Finding]:
     async with AsyncExitStack() as stack:
         timed = await _try_realtime(config, stages, stack) if "rt" in stages else {}
         if "tts" in stages:
             timed = await _try_pipeline(config, stages, stack)
         servers = {stage.base_url: stage for stage in stages.values()}
         listed = {url: await list_models(stage) for url, stage in servers.items()}
-        offline = {name for name, stage in config.stages("").items() if not stage.base_url}
+        own = config.stages("") if fallbacks is None else config.fallbacks("")
+        offline = {name for name, stage in own.items() if not stage.base_url}
         return [
-            stage_finding(name, stage, timed[name], listed[stage.base_url], today, offline=name in offline)
-            for name, stage in stages.items()
+            stage_finding(
+                *(name, stage, timed[name], listed[stage.base_url], today),
+                offline=name in offline,
+                fallback=fallbacks is not None,
+            )
+            for name, stage in (stages if fallbacks is None else fallbacks).items()
         ]
 
 
@@ -72,7 +88,9 @@ async def _try_pipeline(
     chat = OpenAiChat(_settings(stages["chat"]), max_tokens=config.openai_max_tokens)
     stack.push_async_callback(chat.close)
     stt = OpenAiSpeechToText(
-        _settings(stages["stt"]), languages=config.language, language_field=config.stt_language_field
+        _settings(stages["stt"]),
+        languages=config.language,
+        language_field=config.stt_language_field(stages["stt"]),
     )
     stack.push_async_callback(stt.close)
     spoken = bytearray()
@@ -173,10 +191,13 @@ def stage_finding(
     today: date,
     *,
     offline: bool = False,
+    fallback: bool = False,
 ) -> Finding:
     """The verdict on one stage: it answers, in time, with a model that lives on."""
     subject, setting = NAMES[name], SETTINGS[name]
-    model_setting = "OPENAI_MODEL" if name == "chat" else f"{setting}_MODEL"
+    if fallback:
+        subject, setting = f"{subject}, fallback", f"{setting}_FALLBACK"
+    model_setting = "OPENAI_MODEL" if setting == "OPENAI_CHAT" else f"{setting}_MODEL"
     figures: dict[str, float | str] = {"model": stage.model, "server": stage.base_url}
     if timed.error is not None:
         return _failure(subject, setting, model_setting, stage, timed.error, listed, figures)

@@ -101,4 +101,5 @@ async def _check_engines(config: Config, today: date) -> list[Finding]:
                 offline_url = (await stack.enter_async_context(OfflineBackend())).url
             except SetupError as error:
                 return [Finding("engines", Level.FAILED, str(error).rstrip("."))]
-        return await check_engines(config, config.stages(offline_url), today)
+        stages, fallbacks = config.stages(offline_url), config.fallbacks(offline_url)
+        return await check_engines(config, stages, fallbacks, today)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from ari_app.errors import SetupError
 from ari_app.settings import SETTINGS
@@ -41,7 +42,7 @@ class ServeProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._log_path = directory / "serve.log"
 
-    async def __aenter__(self) -> ServeProcess:
+    async def __aenter__(self) -> Self:
         with self._log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 # The kernel ends it if we are killed.
@@ -108,6 +109,6 @@ class ServeProcess:
     async def _wait_ready(self) -> None:
         assert self._process is not None and self._process.stdout is not None
         async for line in self._process.stdout:
-            if line.startswith(b"ready"):
+            if line.startswith((b"ready", b"{")) and b"ready" in line:  # as text, or as JSON
                 return
         raise SetupError(f"The application ended before it was ready: {self.log().strip() or 'no output'}")

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
-from ari_app.audio.format import TELEPHONE_RATE_HZ
+from ari_app.audio.format import TELEPHONE_RATE_HZ, bytes_to_ms
 from ari_app.audio.resample import StreamResampler
 from ari_app.dialog.ports import PcmChunk, TextToSpeech
+from ari_app.errors import EngineError
+
+MAX_TEXT_MS = 180_000
+"""Longer than any text that is spoken in one piece; an engine that never stops is given up here."""
 
 
 class KnownSpeech:
@@ -43,7 +47,10 @@ async def rendered(tts: TextToSpeech, text: str) -> bytes:
     """
     pcm = bytearray()
     resampler: StreamResampler | None = None
-    async for chunk in tts.speak(text):
-        resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
-        pcm += resampler.push(chunk.pcm)
+    async with aclosing(tts.speak(text)) as chunks:  # type: ignore[type-var]
+        async for chunk in chunks:
+            resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
+            pcm += resampler.push(chunk.pcm)
+            if bytes_to_ms(len(pcm)) > MAX_TEXT_MS:
+                raise EngineError("text-to-speech", f"one text went on for {MAX_TEXT_MS / 1000:.0f} s")
     return bytes(pcm) + (resampler.flush() if resampler else b"")

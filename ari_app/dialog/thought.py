@@ -29,11 +29,11 @@ async def thoughts(
     async with aclosing(within(chat.reply(messages), "chat", deadline_s)) as deltas:
         async for delta in deltas:
             reached()
-            for piece in splitter.push(delta):
-                yield piece
             chars += len(delta)
+            for piece in splitter.push(delta[: MAX_ANSWER_CHARS - chars + len(delta)]):
+                yield piece
             if chars >= MAX_ANSWER_CHARS:
-                logger.warning("an answer was cut at %d characters", chars)
+                logger.warning("an answer was cut at %d characters", MAX_ANSWER_CHARS)
                 break
     for piece in splitter.finish():
         yield piece

@@ -25,6 +25,9 @@ class OpenAiChat:
     ) -> None:
         """`extra` are more body fields, such as `reasoning_effort`, for servers that know them."""
         self._client = StageClient("chat", settings)
+        self._completions = (
+            self._client.openai.chat.completions
+        )  # loads the SDK's module before there are calls
         self._options: dict[str, Any] = {limit_field: max_tokens}
         self._extra = dict(extra or {})
 
@@ -36,7 +39,7 @@ class OpenAiChat:
         """
         body: list[Any] = [{"role": m.role, "content": m.content} for m in messages]
         with self._client.errors():
-            stream = await self._client.openai.chat.completions.create(
+            stream = await self._completions.create(
                 model=self._client.model,
                 messages=body,
                 stream=True,

@@ -5,6 +5,7 @@ Retries are off, because the SDK's wait up to two minutes: the pipeline decides 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ import httpx2
 import openai
 
 from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
+from ari_app.openai_api import bounds
+from ari_app.texts import one_line
 
 KEEPALIVE_S = 120.0
 """The SDK's 5 s would make every turn of a talkative caller pay for a new connection; LiveKit uses 120 s."""
@@ -55,7 +58,10 @@ class StageClient:
             max_retries=0,
             timeout=timeout,
             # aiohttp's parser is in C: a tenth less processor time per call than the SDK's default.
-            http_client=openai.DefaultAioHttpClient(timeout=timeout, limits=limits),
+            http_client=openai.DefaultAioHttpClient(
+                timeout=timeout, limits=limits, event_hooks={"response": [bounds.bound]}
+            ),
+            default_headers=bounds.HEADERS,
         )
 
     async def warm(self) -> None:
@@ -80,23 +86,30 @@ class StageClient:
         """
         try:
             yield
-        except (openai.APITimeoutError, httpx2.TimeoutException) as error:
-            # The SDK's transport calls it a time-out too when nobody listens or the name is unknown.
-            if isinstance(reason := _innermost(error), OSError) and not isinstance(reason, TimeoutError):
-                raise EngineUnreachable(
-                    self.stage, f"no connection to {self._base_url}: {self._words(str(reason))}"
-                ) from None
-            raise EngineTimeout(self.stage, f"{self._base_url} did not answer in time") from None
-        except openai.APIStatusError as error:
-            raise self._rejected(error) from None
-        except (openai.APIConnectionError, httpx2.TransportError) as error:
-            raise EngineUnreachable(
-                self.stage, f"no connection to {self._base_url}: {self._words(_cause(error))}"
-            ) from None
-        except openai.APIError as error:  # an error event in the middle of a stream
-            raise EngineError(self.stage, f"the server broke off: {self._words(error.message)}") from None
-        except (openai.OpenAIError, ValueError) as error:  # an answer that is not what the API promises
-            raise EngineError(self.stage, f"unusable answer: {type(error).__name__}") from None
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError, RecursionError) as error:
+            raise self._told(error) from None
+
+    def _told(self, error: Exception) -> EngineError:
+        causes = list(_causes(error))
+        reason = causes[-1]
+        for cause in causes:
+            if isinstance(cause, bounds.AnswerTooLong):
+                return EngineError(self.stage, f"the server {cause}")
+        match error:
+            case openai.APITimeoutError() | httpx2.TimeoutException():
+                # The SDK's transport calls it a time-out too when nobody listens or the name is unknown.
+                if not isinstance(reason, OSError) or isinstance(reason, TimeoutError):
+                    return EngineTimeout(self.stage, f"{self._base_url} did not answer in time")
+            case openai.APIStatusError():
+                return self._rejected(error)
+            case openai.APIConnectionError() | httpx2.TransportError():
+                pass
+            case openai.APIError():  # an error event in the middle of a stream
+                return EngineError(self.stage, f"the server broke off: {self._words(error.message)}")
+            case _:  # an answer that is not what the API promises
+                return EngineError(self.stage, f"unusable answer: {type(error).__name__}")
+        words = self._words(str(reason) or type(reason).__name__)
+        return EngineUnreachable(self.stage, f"no connection to {self._base_url}: {words}")
 
     def _rejected(self, error: openai.APIStatusError) -> EngineRejected:
         status = error.status_code
@@ -116,7 +129,13 @@ class StageClient:
         else:
             text = f"the request was refused (HTTP {status}): {self._server_words(error)}"
         permanent = exhausted or status in PERMANENT_STATUSES
-        return EngineRejected(self.stage, text, permanent=permanent, status=status)
+        return EngineRejected(
+            self.stage,
+            text,
+            permanent=permanent,
+            status=status,
+            retry_after_s=_retry_after_s(error.response.headers.get("retry-after", "")),
+        )
 
     def _server_words(self, error: openai.APIStatusError) -> str:
         body = error.body
@@ -127,16 +146,20 @@ class StageClient:
         """A server's words on one line of bounded length; some servers quote the key."""
         if self._api_key:
             text = text.replace(self._api_key, "***")
-        return " ".join(text.split())[:MAX_SERVER_WORDS]
+        return one_line(text, MAX_SERVER_WORDS)
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost reason, which says more than "Connection error."."""
-    error = _innermost(error)
-    return str(error) or type(error).__name__
+def _retry_after_s(text: str) -> float | None:
+    """Of the header; a date is not worth the trouble."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
-def _innermost(error: BaseException) -> BaseException:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return error
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what is behind it; the last one says more than "Connection error."."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__

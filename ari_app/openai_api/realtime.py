@@ -14,12 +14,14 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 from ari_app.dialog.ports import Fact, Playout, PlayoutMark
-from ari_app.errors import EngineError, EngineUnreachable
+from ari_app.errors import EngineError, EngineUnavailable, EngineUnreachable
 from ari_app.openai_api.realtime_conversation import RealtimeConversation
 from ari_app.openai_api.realtime_patience import Manners
 from ari_app.openai_api.realtime_protocol import STAGE, Event, text_of
-from ari_app.openai_api.realtime_session import RealtimeClient, RealtimeSession
-from ari_app.openai_api.realtime_usage import Meter, Prices
+from ari_app.openai_api.realtime_servers import RealtimeServers
+from ari_app.openai_api.realtime_session import RealtimeSession
+from ari_app.openai_api.realtime_usage import Meter
+from ari_app.texts import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ LOSSES_S = 300.0
 """So many sessions lost within so long: each new one costs, and the caller hears every break."""
 MIN_LIFE_S = 3.0
 MAX_KINDS = 20
+MAX_KIND_CHARS = 60
 QUIET_POLL_S = 0.1
 RECYCLE_RETRY_S = 30.0
 
@@ -44,12 +47,13 @@ RECYCLE_RETRY_S = 30.0
 class RealtimeBrain:
     """Implements `Brain`."""
 
-    def __init__(self, client: RealtimeClient, manners: Manners, prices: Prices | None = None) -> None:
-        self._client = client
+    def __init__(self, servers: RealtimeServers, manners: Manners) -> None:
+        self._servers = servers
         self._manners = manners
-        self._meter = Meter(client.settings.model, prices)
+        self._meter = Meter()
         self._conversation: RealtimeConversation | None = None
         self._session: RealtimeSession | None = None
+        self._had_session = False
         self._failure: EngineError | None = None
         self._task: asyncio.Task[None] | None = None
         self._recycling: asyncio.Task[None] | None = None
@@ -67,7 +71,7 @@ class RealtimeBrain:
 
     async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
         self._conversation = RealtimeConversation(
-            self._client.settings, self._manners, playout, report, self._remark, self._meter
+            self._servers.settings, self._manners, playout, report, self._remark, self._meter
         )
         if self._failure and not self._failure.permanent:  # while it rang; it may work now
             self._task = self._failure = None
@@ -114,6 +118,7 @@ class RealtimeBrain:
 
     def _remark(self, kind: str, words: str) -> None:
         """The first of each kind is worth a line."""
+        kind = one_line(kind, MAX_KIND_CHARS)
         if len(self._remarks) < MAX_KINDS or kind in self._remarks:
             self._remarks[kind] += 1
         if self._remarks[kind] == 1:
@@ -159,12 +164,14 @@ class RealtimeBrain:
         while True:
             try:
                 async with asyncio.timeout_at(until):
-                    return await self._client.open()
+                    # A call that had a session, or saw it fail itself, goes on trying; another does not begin to.
+                    return await self._servers.open(regardless=self._had_session or tries > 0)
             except TimeoutError:
                 raise EngineUnreachable(STAGE, f"no session within {OUTAGE_S:g} s") from None
             except EngineError as error:
                 wait_s = BACKOFF_S[min(tries, len(BACKOFF_S) - 1)] * random.uniform(0.75, 1.25)
-                if error.permanent or loop.time() + wait_s > until:
+                hopeless = error.permanent or isinstance(error, EngineUnavailable)
+                if hopeless or loop.time() + wait_s > until:
                     raise
                 logger.warning("%s; trying again", error)
                 tries += 1
@@ -174,7 +181,8 @@ class RealtimeBrain:
         """From now on the call is held over this session."""
         for event in conversation.history_events():
             session.send(event)
-        self._session = session
+        self._session, self._had_session = session, True
+        self._meter.use(session.model, session.prices)
         conversation.session_begun(session, asyncio.get_running_loop().time())
         self._recycling = asyncio.create_task(self._recycle(session, conversation), name="realtime-recycle")
 
@@ -208,7 +216,7 @@ class RealtimeBrain:
         try:
             conversation.push_event(event, now)
         except Exception:  # one event must not cost the call
-            self._remark("fault", f"an event of type {text_of(event, 'type')!r} could not be handled")
+            self._remark("fault", f"an event of type {text_of(event, 'type'):.60} could not be handled")
             logger.debug("the fault", exc_info=True)
 
     def _leave(self, session: RealtimeSession) -> None:
@@ -226,7 +234,7 @@ class RealtimeBrain:
             if not conversation.quiet:
                 continue
             try:
-                new = await self._client.open()
+                new = await self._servers.open()
             except EngineError as error:
                 logger.warning("%s; the old session goes on", error)
                 wait_s = RECYCLE_RETRY_S

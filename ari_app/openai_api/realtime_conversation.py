@@ -35,11 +35,17 @@ from ari_app.openai_api.realtime_slot import ResponseSlot
 from ari_app.openai_api.realtime_speech import Responses, SpokenResponse
 from ari_app.openai_api.realtime_tools import ToolCalls
 from ari_app.openai_api.realtime_usage import Meter
+from ari_app.texts import one_line
 
-DEAF_S = 6.0
+DEAF_S = 1.5
 """So long after the caller's last word a server that said nothing at all is asked for a sign of life: the caller
 may have coughed, and may be gone from its hearing."""
-PROBE_S = 4.0
+DOUBT_S = 1.0
+"""Without a sign for so long the caller is asked for patience."""
+PROBE_S = 6.0
+"""Without one for so long the session is taken for lost."""
+MAX_TRANSCRIPT_CHARS = 4000
+"""Three minutes of quick speech."""
 RESUMED_MS = 10_000
 """Of a sentence that is being spoken while a session begins, so much is handed on."""
 GO_ON = (
@@ -263,11 +269,11 @@ class RealtimeConversation:
         used = self._meter.count_transcription(turn.number, object_of(event, "usage"))
         if used:
             self._report(used)
-        text = " ".join(text_of(event, "transcript").split())
+        text = one_line(text_of(event, "transcript"), MAX_TRANSCRIPT_CHARS)
         error = object_of(event, "error")
         if text:
             languages = protocol.objects_of(event, "languages")
-            code = (text_of(languages[0], "code") if languages else "") or None
+            code = (one_line(text_of(languages[0], "code"), 3) if languages else "") or None
             self._patience.language = code or self._patience.language
             said = CallerSaid(turn.number, text, code, turn.pcm, turn.onset_at, turn.speech_end_at or now)
             self._minutes.settle(turn, said)
@@ -362,7 +368,9 @@ class RealtimeConversation:
         """What must happen in time, once per frame."""
         for turn in self._minutes.overdue(now):
             self._minutes.settle(turn, CallerNotUnderstood(turn.number, "no transcript came"))
-        self._patience.watch(now, silence=not (self._playout.speaking or self._caller.speaking))
+        in_doubt = self._probed_at > self._event_at and now > self._probed_at + DOUBT_S
+        silence = not (self._playout.speaking or self._caller.speaking)
+        self._patience.watch(now, silence=silence, in_doubt=self._line is not None and in_doubt)
         if self._line and self._stuck(now):
             line = self._line
             self.failed(EngineTimeout(STAGE, "the server stopped answering"), now)

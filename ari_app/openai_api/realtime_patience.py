@@ -94,12 +94,12 @@ class Patience:
         elif may_speak:
             self._say("apology")
 
-    def watch(self, now: float, *, silence: bool) -> None:
-        """Once per frame; `silence`: neither side is speaking."""
+    def watch(self, now: float, *, silence: bool, in_doubt: bool = False) -> None:
+        """Once per frame; `silence`: neither side is speaking; `in_doubt`: the server may not have heard the caller."""
         if self.giving_up:
             if now > self._farewell_until:
                 self.heard_farewell()
-        elif silence and not self._held and self.owed_s(now) > self._manners.hold_after_s:
+        elif silence and not self._held and (in_doubt or self.owed_s(now) > self._manners.hold_after_s):
             self._held = True
             self._say("hold")
 

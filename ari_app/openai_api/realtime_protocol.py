@@ -17,6 +17,7 @@ from ari_app.audio.codec import pcm16_to_ulaw, ulaw_to_pcm16
 from ari_app.audio.format import SAMPLE_BYTES, TELEPHONE_RATE_HZ
 from ari_app.audio.resample import StreamResampler
 from ari_app.errors import EngineError, EngineRejected
+from ari_app.texts import one_line
 
 STAGE = "realtime"
 PCM_RATE_HZ = 24_000
@@ -33,6 +34,9 @@ FATAL_CODES = frozenset(
 )
 """The next connection would meet the same, for ever."""
 MAX_SERVER_WORDS = 200
+MAX_CODE_CHARS = 60
+MAX_DELTA_CHARS = 2**20
+"""16 s of speech; the server sends a fraction of a second at a time."""
 MAX_NUMBER = 2**53
 
 Event = dict[str, Any]
@@ -224,8 +228,8 @@ def probe() -> Event:
 
 def engine_error(error: Mapping[str, Any]) -> EngineError:
     """The `error` object of an error event or of a failed response, as one of our exceptions."""
-    code = text_of(error, "code")
-    words = " ".join(text_of(error, "message").split())[:MAX_SERVER_WORDS] or "no reason given"
+    code = one_line(text_of(error, "code"), MAX_CODE_CHARS)
+    words = one_line(text_of(error, "message"), MAX_SERVER_WORDS) or "no reason given"
     return EngineRejected(STAGE, f"{code}: {words}" if code else words, permanent=code in FATAL_CODES)
 
 
@@ -282,8 +286,10 @@ class Downlink:
         """Take one delta.
 
         Raises:
-            ValueError: it is not base64.
+            ValueError: it is not base64, or far too long.
         """
+        if len(delta) > MAX_DELTA_CHARS:
+            raise ValueError(f"a delta of {len(delta)} characters")
         try:
             wire = base64.b64decode(delta, validate=True)
         except (binascii.Error, ValueError):  # the latter where it is not even ASCII

@@ -29,6 +29,7 @@ from ari_app.openai_api.realtime_protocol import (
     session_update,
     text_of,
 )
+from ari_app.openai_api.realtime_usage import Prices
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,10 @@ LIFETIME_S = 3600.0
 """Where the server does not say how long a session lasts."""
 HEARTBEAT_S = 10.0
 """A peer that does not answer a ping within half of it is gone."""
-MAX_EVENT_BYTES = 16 * 2**20
+MAX_EVENT_CHARS = 3 * 2**20
+"""Half a minute of speech, as the largest item has it, has two thirds of it; a longer event is passed over."""
+MAX_FRAME_BYTES = 16 * 2**20
+"""With a longer one aiohttp ends the connection."""
 MAX_UNSENT = 512
 """Ten seconds of audio. When so much waits, the connection stands still and the session is taken for lost."""
 PERMANENT_STATUSES = frozenset((401, 403, 404))
@@ -52,15 +56,24 @@ class RealtimeClient:
 
     Args:
         base_url: REST base URL of the server, e.g. `https://api.openai.com/v1`.
+        prices: of the model, where they are known.
     """
 
     def __init__(
-        self, base_url: str, api_key: str, settings: RealtimeSettings, *, listens: bool = True
+        self,
+        base_url: str,
+        api_key: str,
+        settings: RealtimeSettings,
+        *,
+        listens: bool = True,
+        prices: Prices | None = None,
     ) -> None:
         self.settings = settings
+        self._prices = prices
         self._url = realtime_url(base_url, settings.model)
         self._update = session_update(settings, CONFIGURATION, listens=listens)
         azure = (urlsplit(base_url).hostname or "").endswith(".azure.com")
+        self._key = api_key
         key = api_key or "none"
         self._headers = {"api-key": key} if azure else {"Authorization": f"Bearer {key}"}
         self._http: aiohttp.ClientSession | None = None
@@ -83,7 +96,7 @@ class RealtimeClient:
         Raises:
             EngineError: refused, unreachable, or not as asked for.
         """
-        session = RealtimeSession(await self._connect())
+        session = RealtimeSession(await self._connect(), self._key, self.settings.model, self._prices)
         try:
             async with asyncio.timeout(CONFIGURE_S):
                 await session.configure(self._update, self.settings)
@@ -104,7 +117,7 @@ class RealtimeClient:
                     headers=self._headers,
                     heartbeat=HEARTBEAT_S,
                     compress=0,
-                    max_msg_size=MAX_EVENT_BYTES,
+                    max_msg_size=MAX_FRAME_BYTES,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_S),
                 )
         except TimeoutError:
@@ -130,8 +143,18 @@ class RealtimeClient:
 class RealtimeSession:
     """Open until `events` ends; implements `Line`."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(
+        self,
+        socket: aiohttp.ClientWebSocketResponse,
+        key: str = "",
+        model: str = "",
+        prices: Prices | None = None,
+    ) -> None:
+        """`key` is struck out of whatever the server says; some servers quote it."""
+        self.model, self.prices = model, prices
+        """Of the server that holds it."""
         self._socket = socket
+        self._key = key
         self._unsent: asyncio.Queue[str] = asyncio.Queue(MAX_UNSENT)
         self._writer = asyncio.create_task(self._write(), name="realtime-writer")
         self._closing: asyncio.Task[bool] | None = None
@@ -194,8 +217,12 @@ class RealtimeSession:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 self._bad_frame("is not text")
                 continue
+            if len(message.data) > MAX_EVENT_CHARS:
+                self._bad_frame("is longer than any event")
+                continue
+            text = message.data.replace(self._key, "***") if self._key else message.data
             try:
-                event = json.loads(message.data)
+                event = json.loads(text)
             except (ValueError, RecursionError):
                 self._bad_frame("is not JSON")
                 continue

@@ -21,9 +21,14 @@ from ari_app.openai_api.realtime_protocol import (
     object_of,
     text_of,
 )
+from ari_app.texts import clean
 
-MAX_ITEM_MS = 5 * 60_000
-"""No answer speaks that long; what comes beyond is dropped."""
+MAX_UNHEARD_MS = 5 * 60_000
+"""Of all answers that are being heard or wait; no answer speaks that long, and what comes beyond is dropped."""
+MAX_ITEMS = 16
+"""Messages of one response."""
+MAX_ITEM_CHARS = 20_000
+"""Words of one, which are several times `MAX_UNHEARD_MS`."""
 REMEMBERED_RESPONSES = 64
 MS_PER_CHAR = 65.0
 """Speaking rate assumed while the length is not known: about 15 characters per second."""
@@ -78,9 +83,9 @@ class SpokenResponse:
             ValueError: it is not base64.
         """
         item = self._item(item_id)
-        item.content_index = content_index
-        if self._cut or item.complete or bytes_to_ms(len(item.sent)) > MAX_ITEM_MS:
+        if self._cut or item is None or item.complete:
             return False
+        item.content_index = content_index
         first = not self.has_audio
         pcm = item.downlink.push(delta)
         self._play(item_id, item, pcm)
@@ -88,13 +93,15 @@ class SpokenResponse:
 
     def push_text(self, item_id: str, delta: str) -> None:
         """More words of an item."""
-        if not self._cut:
-            self._item(item_id).text += delta
+        item = self._item(item_id)
+        if item and not self._cut:
+            item.text += clean(delta[: MAX_ITEM_CHARS - len(item.text)])
 
     def set_text(self, item_id: str, text: str) -> None:
         """All words of an item."""
-        if not self._cut:
-            self._item(item_id).text = text
+        item = self._item(item_id)
+        if item and not self._cut:
+            item.text = clean(text[:MAX_ITEM_CHARS])
 
     def item_done(self, item_id: str) -> None:
         """No more audio comes for the item."""
@@ -134,6 +141,11 @@ class SpokenResponse:
     def has_audio(self) -> bool:
         """Something of it can be heard, or was."""
         return self._has_audio
+
+    @property
+    def kept_ms(self) -> float:
+        """Audio that is kept until its words are in the records."""
+        return bytes_to_ms(sum(len(item.sent) for item in self._items.values()))
 
     @property
     def text(self) -> str:
@@ -203,10 +215,11 @@ class SpokenResponse:
         for item in self._items.values():
             item.sent = bytearray()
 
-    def _item(self, item_id: str) -> _Item:
-        if item_id not in self._items:
+    def _item(self, item_id: str) -> _Item | None:
+        """None: it is one too many."""
+        if item_id not in self._items and len(self._items) < MAX_ITEMS:
             self._items[item_id] = _Item(Downlink(self._settings))
-        return self._items[item_id]
+        return self._items.get(item_id)
 
     def _play(self, item_id: str, item: _Item, pcm: bytes) -> None:
         if pcm:
@@ -237,12 +250,14 @@ class Responses:
         """A piece of a response's content; with it the field of `TurnTimed` that it reaches, or "".
 
         Raises:
-            ValueError: its audio is not base64.
+            ValueError: its audio is not base64, or is too much.
         """
         response = self.get(text_of(event, "response_id"), turn)
         item_id = text_of(event, "item_id")
         match text_of(event, "type"):
             case "response.output_audio.delta":
+                if sum(other.kept_ms for other in self.live()) > MAX_UNHEARD_MS:
+                    raise ValueError("so much speech waits already that nobody will hear it")
                 index = int(number_of(event, "content_index"))
                 first = response.push_audio(item_id, index, text_of(event, "delta"))
                 return response, "first_tts_byte_at" if first else ""

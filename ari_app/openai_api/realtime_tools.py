@@ -8,6 +8,8 @@ from ari_app.openai_api.realtime_protocol import Event, function_output, text_of
 
 MAX_ROUNDS = 3
 """Responses in a row that only call functions; the next one has to speak."""
+MAX_CALLS = 16
+"""Of one response; those beyond get no result."""
 UNKNOWN_TOOL = '{"error": "There is no such tool. Answer without it."}'
 
 
@@ -23,7 +25,7 @@ class ToolCalls:
         """An item is complete; False when it is no function call."""
         if text_of(item, "type") != "function_call":
             return False
-        if text_of(item, "status") != "incomplete":
+        if text_of(item, "status") != "incomplete" and len(self._call_ids) < MAX_CALLS:
             self._call_ids.append(text_of(item, "call_id"))
         return True
 

@@ -36,6 +36,8 @@ MAX_PIECES = 4096
 RENEW_AT = 5 / 6
 """Of the session's life."""
 MIN_LIFE_S = 3.0
+MAX_SPOKEN_CHARS = 2000
+"""Looked at of what was spoken: several times the longest sentence."""
 SAME_WORDS = 0.8
 """Likeness of what was asked and what was spoken; figures and abbreviations are written in several ways."""
 
@@ -190,7 +192,7 @@ class RealtimeTextToSpeech:
             case "response.output_audio_transcript.done":
                 segment = self._of(text_of(event, "response_id"))
                 if segment:
-                    segment.spoken = text_of(event, "transcript")
+                    segment.spoken = text_of(event, "transcript")[:MAX_SPOKEN_CHARS]
             case "response.done":
                 self._done(object_of(event, "response"))
             case "error":

@@ -29,11 +29,18 @@ def token_counts(usage: Mapping[str, Any]) -> dict[str, int]:
 class Meter:
     """Adds up one call."""
 
-    def __init__(self, model: str, prices: Prices | None) -> None:
-        self.model = model
+    def __init__(self) -> None:
+        self.model = ""
         self.tokens = 0
-        self.cost_usd: float | None = 0.0 if prices is not None else None
-        self._prices = prices
+        self.cost_usd: float | None = 0.0
+        """None as soon as something was used whose price is not known."""
+        self._prices: Prices | None = None
+
+    def use(self, model: str, prices: Prices | None) -> None:
+        """From now on this model is paid."""
+        self.model, self._prices = model, prices
+        if prices is None:
+            self.cost_usd = None
 
     def count_transcription(self, turn: int, usage: Mapping[str, Any]) -> EngineUsed | None:
         """Take the usage of one transcript, where it is told in seconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,9 +11,14 @@ from ari_app.audio.format import SAMPLE_BYTES
 from ari_app.audio.resample import StreamResampler
 from ari_app.dialog.ports import Transcript
 from ari_app.openai_api.client import StageClient, StageSettings
+from ari_app.texts import one_line
 
 UPLOAD_RATE_HZ = 16_000
 """What the models work at inside; some local servers accept nothing else."""
+LANGUAGE = re.compile("[a-z]{2,3}")
+"""ISO 639."""
+MAX_TRANSCRIPT_CHARS = 4000
+"""Three minutes of quick speech."""
 
 
 class OpenAiSpeechToText:
@@ -27,6 +33,9 @@ class OpenAiSpeechToText:
     ) -> None:
         """`languages` are ISO 639-1 codes; with the field `language`, which older models know, only one."""
         self._client = StageClient("speech-to-text", settings)
+        self._transcriptions = (
+            self._client.openai.audio.transcriptions
+        )  # loads the SDK's module before there are calls
         self._hint: dict[str, Any] = {}
         if languages and language_field == "languages":
             self._hint = {"languages": list(languages)}
@@ -42,7 +51,7 @@ class OpenAiSpeechToText:
         resampler = StreamResampler(rate_hz, UPLOAD_RATE_HZ)
         wav = wav_file(resampler.push(pcm) + resampler.flush(), UPLOAD_RATE_HZ)
         with self._client.errors():
-            answer = await self._client.openai.audio.transcriptions.create(
+            answer = await self._transcriptions.create(
                 file=("turn.wav", wav, "audio/wav"),
                 model=self._client.model,
                 response_format="json",
@@ -52,7 +61,7 @@ class OpenAiSpeechToText:
             text = getattr(answer, "text", None)
             if not isinstance(text, str):
                 raise ValueError("no text in the answer")
-            return Transcript(text.strip(), _language(answer))
+            return Transcript(one_line(text, MAX_TRANSCRIPT_CHARS), _language(answer))
 
     async def warm(self) -> None:
         await self._client.warm()
@@ -73,6 +82,6 @@ def _language(answer: object) -> str | None:
     languages = getattr(answer, "languages", None)
     if languages:
         code = getattr(languages[0], "code", None)
-        return code if isinstance(code, str) else None
+        return code if isinstance(code, str) and LANGUAGE.fullmatch(code) else None
     language = getattr(answer, "language", None)
-    return language if isinstance(language, str) and len(language) == 2 else None
+    return language if isinstance(language, str) and LANGUAGE.fullmatch(language) else None

@@ -15,6 +15,8 @@ from ari_app.openai_api.client import StageClient, StageSettings
 
 STAGE = "text-to-speech"
 OPENAI_RATE_HZ = 24_000
+LEAST_RATE_HZ, MOST_RATE_HZ = 8000, 192_000
+"""Of speech; each sample of a lower rate would become many of ours."""
 MAX_HEADER_BYTES = 4096
 """A WAV header is 44 bytes; some servers put a list of tags in front of the samples."""
 COMPRESSED = {
@@ -35,6 +37,7 @@ class OpenAiTextToSpeech:
     ) -> None:
         """`rate_hz` is believed where neither the content type nor a WAV header names a rate."""
         self._client = StageClient(STAGE, settings)
+        self._speech = self._client.openai.audio.speech  # loads the SDK's module before there are calls
         self._voice = voice
         self._rate_hz = rate_hz
         self._instructions = instructions
@@ -46,7 +49,7 @@ class OpenAiTextToSpeech:
             EngineError: before or between chunks.
         """
         with self._client.errors():
-            request = self._client.openai.audio.speech.with_streaming_response.create(
+            request = self._speech.with_streaming_response.create(
                 model=self._client.model,
                 voice=self._voice,
                 input=text,
@@ -76,7 +79,7 @@ class SpeechBody:
         if kind == "application/json" or kind.startswith("text/"):
             raise EngineError(STAGE, f"the server sent {kind} instead of audio")
         declared = re.search(r";\s*rate=(\d{4,6})\b", content_type)
-        self.rate_hz = int(declared[1]) if declared else rate_hz
+        self.rate_hz = _rate(int(declared[1])) if declared else rate_hz
         self._pending = b""
         self._in_samples = False
 
@@ -126,6 +129,12 @@ class SpeechBody:
                     raise EngineError(
                         STAGE, f"the server's WAV has {channels} channels of {bits} bits, not PCM16 mono"
                     )
-                self.rate_hz = rate_hz
+                self.rate_hz = _rate(rate_hz)
             at += 8 + length + length % 2
         return None
+
+
+def _rate(rate_hz: int) -> int:
+    if not LEAST_RATE_HZ <= rate_hz <= MOST_RATE_HZ:
+        raise EngineError(STAGE, f"the server's audio has {rate_hz} samples a second")
+    return rate_hz

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ari_app.audio.format import bytes_to_ms
 from ari_app.dialog.ports import BotSaid, BotSpeechStarted, CallerSaid, CallerSpeechStarted, Fact
+from ari_app.texts import clean
 
 HEADER = "WEBVTT\n\n"
 
@@ -57,5 +58,5 @@ def _time(ms: float) -> str:
 
 
 def _escaped(text: str) -> str:
-    line = " ".join(text.split())  # an empty line would end the cue
+    line = " ".join(clean(text).split())  # an empty line would end the cue
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -27,6 +27,5 @@ def values_of(fact: Fact, started_at: float) -> dict[str, Any]:
 
 
 def whole(text: str) -> str:
-    """The text as any file and any socket takes it. A character beyond 16 bits may come in two halves, in two pieces of
-    JSON: they are joined, and half a one alone is replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    """A character beyond 16 bits may come in two halves, in two pieces of JSON: they are joined."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")

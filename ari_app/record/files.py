@@ -13,8 +13,9 @@ from ari_app.record.seal import SEALED_SUFFIX, Seal, piece_of
 KEEP_SIZE = 1
 """FALLOC_FL_KEEP_SIZE of fallocate(2): room behind the end of a file, which nobody sees."""
 RESERVE_BYTES = 16384
+"""Asked for at a time."""
 LAST_WORDS_BYTES = 4096
-"""Of the reserve, for what has to be written even when the disk is full."""
+"""For what has to be written even when the disk is full."""
 
 
 class Output(Protocol):
@@ -34,11 +35,16 @@ class Output(Protocol):
 
     def close(self) -> None: ...
 
+    def discard(self) -> None:
+        """Close and remove the file."""
+        ...
+
 
 class PlainFile:
     """A file as it is."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         self._size_bytes = 0
         self._reserved_bytes = 0
@@ -60,19 +66,28 @@ class PlainFile:
         needed_bytes = self._size_bytes + length_bytes + LAST_WORDS_BYTES
         if needed_bytes <= self._reserved_bytes:
             return True
-        try:
-            _reserve(self._fd, self._size_bytes, length_bytes + RESERVE_BYTES)
-        except OSError:
-            return False
-        self._reserved_bytes = self._size_bytes + length_bytes + RESERVE_BYTES
-        return True
+        for wanted_bytes in (needed_bytes + RESERVE_BYTES, needed_bytes):
+            try:
+                _reserve(self._fd, self._size_bytes, wanted_bytes - self._size_bytes)
+            except OSError:
+                continue
+            self._reserved_bytes = wanted_bytes
+            return True
+        return False
 
     def close(self) -> None:
+        descriptor, self._fd = self._fd, -1
+        if descriptor < 0:
+            return
         try:
             if self._reserved_bytes:
-                os.ftruncate(self._fd, self._size_bytes)
+                os.ftruncate(descriptor, self._size_bytes)
         finally:
-            os.close(self._fd)
+            os.close(descriptor)
+
+    def discard(self) -> None:
+        self.close()
+        self._path.unlink(missing_ok=True)
 
     def _write(self, piece: bytes, offset: int) -> None:
         rest = memoryview(piece)
@@ -111,10 +126,27 @@ class SealedFile:
         finally:
             self._file.close()
 
+    def discard(self) -> None:
+        self._file.discard()
+
 
 def create(path: Path, seal: Seal | None, recording: str = "") -> Output:
     """A new file of mode 0600, sealed when there is a key; `recording` is a secret that its files share."""
     return PlainFile(path) if seal is None else SealedFile(path, seal, recording)
+
+
+def write_once(output: Output, content: bytes) -> None:
+    """Write a new file's whole content and close it; what the disk does not take leaves no file.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    try:
+        output.append(content)
+        output.close()
+    except OSError:
+        output.discard()
+        raise
 
 
 def _reserve(fd: int, offset: int, length_bytes: int) -> None:

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from ari_app.record.cues import HEADER
-from ari_app.record.files import Output, create
+from ari_app.record.files import Output, create, write_once
 from ari_app.record.seal import SEALED_SUFFIX, Seal
 from ari_app.record.wav import GrowingWav, write_wav
+from ari_app.texts import escaped
 
 logger = logging.getLogger(__name__)
 
@@ -166,10 +167,15 @@ class CallFolder:
             piece = b"".join(map(_line, lines))
             if last_words or self._events.has_room(len(piece)):
                 self._events.append(piece)
-            else:
-                raise OSError("no space is left for the event log")
+                return
+            refusal: Exception = OSError("no space is left for the event log")
         except Exception as error:
-            self._refused(error)
+            refusal = error
+        if len(lines) == 1:
+            self._refused(refusal)
+        else:  # one of them may be at fault, or some of them fit
+            for line in lines:
+                self.add_lines([line], last_words=last_words)
 
     @property
     def _goes_on(self) -> bool:
@@ -200,11 +206,8 @@ class CallFolder:
         assert self._transcript is not None and self._subtitles is not None
         self._transcript.append(_block(turn.role.upper(), turn.text))
         self._subtitles.append(_encoded(turn.cue))
-        file = self._create(self._unused(f"transcript_{turn.number:03d}_{turn.role}", ".txt"))
-        try:
-            file.append(_encoded(f"{turn.text}\n"))
-        finally:
-            file.close()
+        name = self._unused(f"transcript_{turn.number:03d}_{turn.role}", ".txt")
+        write_once(self._create(name), _encoded(f"{turn.text}\n"))
         if turn.pcm:
             write_wav(self._create(self._unused(f"{turn.sound}_{turn.number:03d}", ".wav")), turn.pcm)
 
@@ -250,7 +253,7 @@ def goes_on(folder: Path) -> bool:
 
 
 def _line(values: Mapping[str, Any]) -> bytes:
-    return _encoded(json.dumps(values, ensure_ascii=False)) + b"\n"
+    return _encoded(escaped(json.dumps(values, ensure_ascii=False))) + b"\n"
 
 
 def _block(speaker: str, text: str) -> bytes:
@@ -258,7 +261,7 @@ def _block(speaker: str, text: str) -> bytes:
 
 
 def _encoded(text: str) -> bytes:
-    """Half a surrogate pair, which JSON can carry and no file, costs its character only."""
+    """Half a character, as a model's stream may end with, becomes a question mark."""
     return text.encode(errors="replace")
 
 

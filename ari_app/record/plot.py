@@ -14,7 +14,8 @@ from ari_app.audio.format import SAMPLE_BYTES
 from ari_app.errors import ConfigError
 from ari_app.record.archive import PastCall, number_of, text_of
 from ari_app.record.folder import AUDIO
-from ari_app.record.report import STAGES, begin_of, plain
+from ari_app.record.report import STAGES, begin_of
+from ari_app.texts import clean, one_line
 
 CALLER, BOT, INTERRUPTED = "#2b6cb0", "#1f6f5c", "#b3261e"
 COLOURS = ("#c9d6e8", "#8fb3d9", "#f0c36d", "#d98f5c", "#7cb89f")
@@ -50,9 +51,8 @@ def plot(call: PastCall, folder: Path, events: Sequence[dict[str, Any]], output:
     voices.fill_between(times, -1.1 - bot, -1.1 + bot, color=BOT, linewidth=0)
     voices.set_yticks((1.1, -1.1), ("caller", "bot"))
     voices.set_ylim(-3.4, 3.4)
-    voices.set_title(
-        _plain(f"{call.direction} call {call.call}, {call.started:%Y-%m-%d %H:%M}, {call.reason}"), fontsize=9
-    )
+    about = f"{call.direction} call {call.call}, {call.started:%Y-%m-%d %H:%M}, {call.reason}"
+    voices.set_title(one_line(about, 200), fontsize=9, parse_math=False)
     _write_words(voices, events)
     _draw_waits(waits, events)
     waits.set_xlabel("seconds")
@@ -104,22 +104,9 @@ def _write_words(axes: Any, events: Sequence[dict[str, Any]]) -> None:
 
 def _write(axes: Any, at: float | None, height: float, text: str, colour: str) -> None:
     if at is not None:
-        short = textwrap.shorten(_plain(text), 110, placeholder=" …")
-        axes.text(
-            at,
-            height,
-            textwrap.fill(short, 28),
-            fontsize=6,
-            color=colour,
-            va="center",
-            clip_on=True,
-            in_layout=False,
-        )
-
-
-def _plain(text: str) -> str:
-    """What would be a formula is none."""
-    return plain(text).replace("$", r"\$")
+        short = textwrap.shorten(clean(text), 110, placeholder=" …")
+        words = axes.text(at, height, textwrap.fill(short, 28), fontsize=6, color=colour, va="center")
+        words.set(clip_on=True, in_layout=False, parse_math=False)  # "$5 or $6" is no formula
 
 
 def _draw_waits(axes: Any, events: Sequence[dict[str, Any]]) -> None:

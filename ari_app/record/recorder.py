@@ -24,13 +24,16 @@ from ari_app.record.events import name_of, values_of, whole
 from ari_app.record.folder import CallFolder, Turn
 from ari_app.record.pauses import Pauses
 from ari_app.record.seal import Seal
-from ari_app.record.wav import StereoAligner
+from ari_app.record.wav import StereoAligner, frames_between
 from ari_app.record.writer import RecordWriter
+from ari_app.texts import clean
 
 logger = logging.getLogger(__name__)
 
 FLUSH_FRAMES = 800 // FRAME_MS
 """The full call grows by so much at a time: with the writer's tick a second, the most that a killed process loses."""
+SECOND_BYTES = 2 * ms_to_bytes(1000)
+"""Of stereo."""
 MAX_FRAMES = 30_000 // FRAME_MS
 """Of each side, waiting for the disk."""
 MAX_LINES = 1000
@@ -62,7 +65,9 @@ class RecorderSettings:
 class _Frames:
     """One side's sound on its way to the disk. Filled by the loop, emptied by the writer."""
 
-    def __init__(self) -> None:
+    def __init__(self, since: float) -> None:
+        """`since` (s) is when the recording begins: what was complete before is left out."""
+        self._since = since
         self._frames: deque[bytes] = deque()
         self.began_at: float | None = None
         self.lost = 0
@@ -72,6 +77,8 @@ class _Frames:
 
     def push(self, frame: bytes, at: float) -> None:
         if self.began_at is None:
+            if frames_between(self._since, at) < 0:
+                return
             self.began_at = at
         if len(self._frames) >= MAX_FRAMES:  # the same object again and again: its time costs no memory
             self.lost += 1
@@ -112,13 +119,13 @@ class Recorder:
         self._started_at = started_at
         self._pauses = Pauses()
         self._cues = Cues(started_at)
-        self._caller, self._bot = _Frames(), _Frames()
+        self._caller, self._bot = _Frames(started_at), _Frames(started_at)
         self._lines: deque[Mapping[str, Any]] = deque()
         self._turns: deque[Turn] = deque()
         self._frames = 0
         self._now = started_at
         """When the last frame came."""
-        self._aligner = StereoAligner()
+        self._aligner = StereoAligner(started_at)
         self._on_failed = on_failed
         self._behind = False
         """Sound was lost because the disk took too long."""
@@ -191,10 +198,10 @@ class Recorder:
         return fact
 
     def _push_turn(self, role: str, sound: str, fact: CallerSaid | BotSaid, said: str) -> None:
-        cue = self._cues.push(fact, self._now_ms, said)
+        cue = self._cues.push(fact, self._now_ms, whole(said))
         waiting_bytes = sum(len(turn.pcm) for turn in self._turns.copy())
         if waiting_bytes + len(fact.pcm) <= MAX_TURNS_BYTES and len(self._turns) < MAX_LINES:
-            self._turns.append(Turn(role, sound, fact.turn, whole(said), fact.pcm, whole(cue)))
+            self._turns.append(Turn(role, sound, fact.turn, clean(whole(said)), fact.pcm, cue))
         else:
             self.dropped += 1
 
@@ -244,13 +251,18 @@ class Recorder:
 
     def _write_sound(self, *, final: bool) -> None:
         while (waiting := max(len(self._caller), len(self._bot))) >= FLUSH_FRAMES or (final and waiting):
-            begun = [side for side in (self._caller, self._bot) if side.began_at is not None]
-            for side in sorted(begun, key=lambda side: side.began_at or 0.0):
-                push = self._aligner.push_left if side is self._caller else self._aligner.push_right
-                push(side.take(), side.began_at or 0.0)
-            self._folder.add_sound(self._aligner.take())
+            if self._caller.began_at is not None:
+                self._aligner.push_left(self._caller.take(), self._caller.began_at)
+            if self._bot.began_at is not None:
+                self._aligner.push_right(self._bot.take(), self._bot.began_at)
+            self._add_sound(self._aligner.take())
         if final:
-            self._folder.add_sound(self._aligner.take(final=True))
+            self._add_sound(self._aligner.take(final=True))
+
+    def _add_sound(self, pcm: bytes) -> None:
+        """A second at a time: where the disk becomes full, as much of it is kept."""
+        for start in range(0, len(pcm), SECOND_BYTES):
+            self._folder.add_sound(pcm[start : start + SECOND_BYTES])
 
     def _write_lines(self) -> None:
         """Those that end the record come last, and have to fit whatever happened."""

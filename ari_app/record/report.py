@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ari_app.record.archive import PastCall, number_of, text_of
+from ari_app.texts import shown
 
 Event = dict[str, Any]
 
@@ -42,7 +43,7 @@ def _row(call: PastCall) -> tuple[str, ...]:
         when,
         call.call,
         {"inbound": "in", "outbound": "out"}.get(call.direction, ""),
-        plain(call.number) or "unknown",
+        call.number or "unknown",
         clock(call.seconds),
         str(call.turns),
         f"{statistics.median(call.gaps_ms):.0f} ms" if call.gaps_ms else "",
@@ -54,7 +55,7 @@ def _row(call: PastCall) -> tuple[str, ...]:
 def story(call: PastCall, events: Sequence[Event]) -> list[str]:
     """What was said, by whom, when, and what each answer waited for."""
     lines = [
-        f"Call {call.call}, {plain(call.direction) or 'unknown direction'}, {plain(call.number) or 'unknown'}, "
+        f"Call {call.call}, {call.direction or 'unknown direction'}, {call.number or 'unknown'}, "
         f"{call.started:%Y-%m-%d %H:%M:%S}, {clock(call.seconds)}",
         "",
     ]
@@ -86,7 +87,7 @@ def story(call: PastCall, events: Sequence[Event]) -> list[str]:
         lines.append(f"Line: MOS {call.mos:.1f}")
     if call.cost_usd is not None:
         lines.append(f"Cost: ${call.cost_usd:.4f} at list prices")
-    lines.append("It goes on." if call.goes_on else f"Ended: {plain(call.reason) or CUT_SHORT}")
+    lines.append("It goes on." if call.goes_on else f"Ended: {call.reason or CUT_SHORT}")
     return lines
 
 
@@ -112,12 +113,7 @@ def _remark(event: Event) -> list[str]:
 
 
 def _said(at: float | None, who: str, text: str) -> str:
-    return f"{'' if at is None else clock(at):>6}  {who:6}  {plain(text)}"
-
-
-def plain(text: str) -> str:
-    """Without characters that would steer a terminal: names and words come from callers."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return f"{'' if at is None else clock(at):>6}  {who:6}  {shown(text)}"
 
 
 def _waterfall(turn: Event) -> list[str]:

@@ -7,13 +7,13 @@ import struct
 import numpy as np
 
 from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, TELEPHONE_RATE_HZ, ms_to_bytes
-from ari_app.record.files import Output
+from ari_app.record.files import Output, write_once
 
 MAX_SKEW_BYTES = ms_to_bytes(5000)
 """When one direction falls this far behind, the other goes on beside silence. After a stall of the event loop one is
 told first, and the other a moment later: only stalls longer than this cost sound."""
 UNKNOWN_BYTES = 0xFFFFFFFF
-"""The length in the header of a WAV file that is still growing; players read to its end."""
+"""The length in the header of a sealed WAV file, which can't be patched; players read to its end."""
 HEADER_BYTES = 44
 
 
@@ -43,9 +43,10 @@ class StereoAligner:
     A sample stands at its own place or, when it came too late, is silence: nothing else is moved by it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, began_at: float) -> None:
+        """`began_at` (s) is when the recording begins."""
         self._left, self._right = _Side(), _Side()
-        self._began_at: float | None = None
+        self._began_at = began_at
 
     def push_left(self, pcm: bytes, at: float) -> None:
         """More of the caller, its first frame complete at `at` (s); time before the first one is silence."""
@@ -58,8 +59,7 @@ class StereoAligner:
     def _push(self, side: _Side, pcm: bytes, at: float) -> None:
         if not side.began:
             side.began = True
-            self._began_at = at if self._began_at is None else self._began_at
-            side.pcm += bytes(max(round((at - self._began_at) * 1000 / FRAME_MS), 0) * FRAME_BYTES)
+            side.pcm += bytes(max(frames_between(self._began_at, at), 0) * FRAME_BYTES)
         side.push(pcm)
 
     def take(self, *, final: bool = False) -> bytes:
@@ -77,6 +77,11 @@ class StereoAligner:
         return stereo.tobytes()
 
 
+def frames_between(begin: float, end: float) -> int:
+    """Frames of time (s); below zero when the end is before the begin."""
+    return round((end - begin) * 1000 / FRAME_MS)
+
+
 class GrowingWav:
     """A PCM16 WAV file whose header is true after each `write`, so that a killed process leaves a playable file."""
 
@@ -86,6 +91,7 @@ class GrowingWav:
         self._rate_hz = rate_hz
         self._length_bytes = 0
         output.append(header(UNKNOWN_BYTES - HEADER_BYTES, channels, rate_hz))
+        output.patch(0, header(0, channels, rate_hz))
 
     def write(self, pcm: bytes) -> None:
         """Append interleaved samples."""
@@ -111,7 +117,4 @@ def header(data_bytes: int, channels: int, rate_hz: int) -> bytes:
 
 def write_wav(output: Output, pcm: bytes, *, rate_hz: int = TELEPHONE_RATE_HZ) -> None:
     """Write mono PCM16 as one WAV file, and close it."""
-    try:
-        output.append(header(len(pcm), 1, rate_hz) + pcm)
-    finally:
-        output.close()
+    write_once(output, header(len(pcm), 1, rate_hz) + pcm)

@@ -25,7 +25,7 @@ from ari_app.errors import MediaError
 from ari_app.rtp.datagram import Send, sender_to
 from ari_app.rtp.pacer import Pacer
 from ari_app.rtp.packet import RtpPacket
-from ari_app.rtp.receive import MAX_FILL_FRAMES, PAYLOAD_TYPE_SLIN, ReceiveStream, RtpCounters
+from ari_app.rtp.receive import FRAME_S, MAX_FILL_FRAMES, PAYLOAD_TYPE_SLIN, ReceiveStream, RtpCounters
 from ari_app.rtp.sender import RtpSender
 from ari_app.rtp.serial import uint16_add, uint32_add
 
@@ -134,6 +134,8 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         self._ssrc = secrets.randbelow(2**32)
         self._sent = self._sent_late = self._sent_skipped = self._unsent = 0
         self._complained = False
+        self.heard_until = 0.0
+        """The end of the frame that `on_frame` is given, in loop time: silence is produced later than it was."""
 
     async def open(self) -> None:
         """Bind.
@@ -172,6 +174,11 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         self._receive = ReceiveStream(self._decode, started_at=asyncio.get_running_loop().time())
         self._receive.lock(remote)
         assert self._socket is not None
+        try:
+            # The kernel drops what others send: a flood costs neither us nor the place in the buffer of what is ours.
+            self._socket.connect(remote)
+        except OSError as error:
+            raise MediaError(f"there is no way to Asterisk's RTP address {host}: {error.strerror}") from None
         self._send = sender_to(self._socket, *remote)
         self._sender.add(self)
 
@@ -244,7 +251,7 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         )
         try:
             # Not by the transport: what the kernel does not take now would wait in a queue without bound.
-            self._send(packet.to_bytes())
+            self._send_once_more(packet.to_bytes())
         except OSError:
             self._unsent += 1
         else:
@@ -252,10 +259,20 @@ class RtpEndpoint(asyncio.DatagramProtocol):
         self._sequence_number = uint16_add(self._sequence_number, 1)
         self._timestamp = uint32_add(self._timestamp, TIMESTAMP_STEP)
 
+    def _send_once_more(self, data: bytes) -> None:
+        """Send; a refusal that the kernel reports is an earlier packet's, or forged: it takes none with it."""
+        assert self._send is not None
+        try:
+            self._send(data)
+        except ConnectionRefusedError:
+            self._send(data)
+
     def _deliver(self, now: float) -> None:
         if self._receive is None:
             return
-        for frame in self._receive.take(now):
+        frames = self._receive.take(now)
+        for index, frame in enumerate(frames, start=1):
+            self.heard_until = self._receive.taken_until - (len(frames) - index) * FRAME_S
             self._call(self._on_frame, frame, now)
 
     def _call(self, callback: Callable[[Any, float], None], what: object, now: float) -> None:
@@ -305,7 +322,10 @@ def bind(host: str, ports: tuple[int, int] | None) -> socket.socket:
         MediaError: none is free, or the address is not ours.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise MediaError(f"no RTP socket can be had: {error.strerror} (ulimit -n)") from error
     bound.setblocking(False)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
     if family == socket.AF_INET:

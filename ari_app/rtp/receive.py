@@ -1,8 +1,11 @@
 """From the datagrams of one leg to a continuous sequence of 20 ms frames. Core.
 
-Only the leg's own peer is heard, and of it one stream at a time. Lost packets are concealed. Asterisk sends nothing
-while the far end is silent, so when nothing comes, silence is produced by the clock: for the listener time goes on.
-What then turns out to have been late is heard all the same, and the time is won back where the caller is quiet.
+Only the leg's own peer is heard, and of it one stream at a time. Asterisk takes a new SSRC when its source of audio
+changes (hold, transfer, re-INVITE): another stream is followed when the old one has stopped and the new one comes at
+the pace of speech. Nobody else's packets change anything, however many they are. Lost packets are concealed. Asterisk
+sends nothing while the far end is silent, so when nothing comes, silence is produced by the clock: for the listener
+time goes on. What is said after such a silence has its place by the time stamps, as far as the clock agrees. What turns
+out to have been late is heard all the same, and the time is won back where the caller is quiet.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, SILENT_FRA
 from ari_app.rtp.conceal import FADE_SAMPLES, Concealer
 from ari_app.rtp.jitter import JitterBuffer, Lost
 from ari_app.rtp.packet import RtpPacket, parse_rtp
+from ari_app.rtp.serial import uint16_add, uint32_add, uint32_ahead
 
 PAYLOAD_TYPE_SLIN = 10
 """L16 mono in RFC 3551 is at 44.1 kHz; Asterisk uses the number for slin at 8 kHz, both ways."""
@@ -32,13 +36,21 @@ MAX_AHEAD_FRAMES = 10
 """Further ahead of the clock (200 ms, the longest packet) quiet frames are left out."""
 PACE_WINDOW_S = 2.0
 """So long the quickest packet is looked for: its place is the stream's, whatever the jitter of the others."""
+SLACK_SAMPLES = FRAME_SAMPLES // 4
+"""A stream is set right when this is missing to a whole frame: it is never a whole one astray, and never swings."""
 CALM_FRAMES = 10
 """After so many quiet frames in a row the stream may be set right: no word and no echo of one is under way, which would
 be looked for where it was."""
 QUIET_PEAK = 100
 """About −50 dBFS: nobody misses such a frame."""
 RELOCK_PACKETS = 3
-"""Packets in a row of another SSRC that make it the stream, when the old one is not heard between them."""
+RELOCK_S = 0.035
+"""So many packets in a row of another SSRC, the old one not heard between them, make it the stream when they took so
+long to come: two packets of 20 ms, less some jitter."""
+MAX_RIVALS = 50
+"""A second of speech, as it comes in one moment after a stall of our own; who sends more meanwhile does not speak."""
+MAX_LOUD_AHEAD_FRAMES = 500
+"""Ten seconds ahead of the clock every frame is left out: who knows our stream's number could stretch time else."""
 MAX_PAYLOAD_BYTES = 200 * 16
 """200 ms of slin, the longest packet Asterisk was seen to send."""
 
@@ -62,6 +74,8 @@ class RtpCounters:
     """Frames produced because nothing came."""
     quiet_dropped: int = 0
     """Quiet frames left out to win back time."""
+    ahead_dropped: int = 0
+    """Frames left out because they came much faster than time goes."""
     sent: int = 0
     sent_late: int = 0
     """Sent more than a frame after their time."""
@@ -82,6 +96,8 @@ class ReceiveStream:
         self._ssrc: int | None = None
         self._rivals: list[RtpPacket] = []
         """The latest packets, if they are of another SSRC."""
+        self._rivals_since = started_at
+        """When the first of them came."""
         self._jitter = JitterBuffer()
         self._concealer = Concealer()
         self._pcm = bytearray()
@@ -89,6 +105,8 @@ class ReceiveStream:
         self._taken_at = started_at
         self._heard_at = started_at
         self._packet_samples = FRAME_SAMPLES
+        self._next: tuple[int, int] | None = None
+        """Number and time stamp of the packet that continues the sound; None before the first."""
         self._filled_samples = 0
         """Produced since the last packet was heard."""
         self._pace_since = started_at
@@ -99,7 +117,7 @@ class ReceiveStream:
         self._quiet_frames = 0
         """In a row, while something is astray."""
         self._received = self._foreign = self._malformed = self._not_audio = 0
-        self._filled = self._dropped = 0
+        self._filled = self._dropped = self._ahead_dropped = 0
 
     def lock(self, peer: tuple[str, int]) -> None:
         """Hear this address only; before that, nobody."""
@@ -119,8 +137,7 @@ class ReceiveStream:
             return
         if self._ssrc is None or packet.ssrc == self._ssrc:
             self._ssrc = packet.ssrc
-            self._foreign += len(self._rivals)
-            self._rivals.clear()
+            self._drop_rivals()
             self._accept(packet, now)
         else:
             self._push_rival(packet, now)
@@ -140,6 +157,11 @@ class ReceiveStream:
         return self._cut(elapsed)
 
     @property
+    def taken_until(self) -> float:
+        """The place in time of the end of the last frame taken, by the stream's own count (s)."""
+        return self._started_at + self._frames * FRAME_S
+
+    @property
     def counters(self) -> RtpCounters:
         """So far."""
         jitter = self._jitter.counters
@@ -154,21 +176,27 @@ class ReceiveStream:
             not_audio=self._not_audio,
             silence_filled=self._filled,
             quiet_dropped=self._dropped,
+            ahead_dropped=self._ahead_dropped,
         )
 
     def _push_rival(self, packet: RtpPacket, now: float) -> None:
-        """Asterisk takes a new SSRC when its source of audio changes (hold, transfer); nothing of it may be lost."""
-        if self._rivals and self._rivals[0].ssrc != packet.ssrc:
-            self._foreign += len(self._rivals)
-            self._rivals.clear()
+        """A packet of another stream: kept until it is known whether it is the next one, so that nothing is lost."""
+        if self._rivals and (self._rivals[0].ssrc != packet.ssrc or len(self._rivals) == MAX_RIVALS):
+            self._drop_rivals()
+        if not self._rivals:
+            self._rivals_since = now
         self._rivals.append(packet)
-        if len(self._rivals) < RELOCK_PACKETS:
+        if len(self._rivals) < RELOCK_PACKETS or now - self._rivals_since < RELOCK_S:
             return
         self._append(self._jitter.reset(), now)
         self._ssrc = packet.ssrc
         rivals, self._rivals = self._rivals, []
         for rival in rivals:
             self._accept(rival, now)
+
+    def _drop_rivals(self) -> None:
+        self._foreign += len(self._rivals)
+        self._rivals.clear()
 
     def _accept(self, packet: RtpPacket, now: float) -> None:
         self._received += 1
@@ -180,23 +208,41 @@ class ReceiveStream:
                 self._pcm += self._concealer.missing(self._lost_samples(item.count, now))
                 continue
             pcm = self._decode(item.payload) if item.payload_type == PAYLOAD_TYPE_SLIN else b""
+            number = uint16_add(item.sequence_number, 1)
             if not pcm:
                 self._not_audio += 1
+                self._next = self._next and (number, self._next[1])
                 continue
-            self._pcm += self._concealer.heard(pcm)
             self._packet_samples = len(pcm) // SAMPLE_BYTES
+            self._fill(self._silent_frames(item, now))
+            self._next = (number, uint32_add(item.timestamp, self._packet_samples))
+            self._pcm += self._concealer.heard(pcm)
             self._filled_samples = 0
             self._heard_at = now
             self._pace(now)
 
+    def _silent_frames(self, packet: RtpPacket, now: float) -> int:
+        """Silence that is still missing before this packet: its sender had nothing to send, nothing was lost."""
+        missing = -self._lead(now) - self._packet_samples
+        if self._next is not None:
+            number, timestamp = self._next
+            silent = uint32_ahead(packet.timestamp, timestamp) - self._filled_samples
+            missing = min(missing, silent) if packet.sequence_number == number else 0
+        return max((missing + FRAME_SAMPLES // 2) // FRAME_SAMPLES, 0)
+
+    def _lead(self, now: float) -> int:
+        """How many samples the stream is ahead of the clock."""
+        clock = int((now - self._started_at) * TELEPHONE_RATE_HZ)
+        return self._frames * FRAME_SAMPLES + len(self._pcm) // SAMPLE_BYTES - clock
+
     def _pace(self, now: float) -> None:
         """Keep step with the clock, to a frame: the far end's own runs a little faster or slower, and after a silence
         of the network the stream is where the silence left it. What is astray is won back where it is calm."""
-        clock = int((now - self._started_at) * TELEPHONE_RATE_HZ)
-        lead = self._frames * FRAME_SAMPLES + len(self._pcm) // SAMPLE_BYTES - clock
+        lead = self._lead(now)
         self._lead_samples = lead if self._lead_samples is None else max(self._lead_samples, lead)
         if now - self._pace_since >= PACE_WINDOW_S:
-            self._astray_frames = int(self._lead_samples / FRAME_SAMPLES)  # towards 0: less than one is none
+            frames = (abs(self._lead_samples) + SLACK_SAMPLES) // FRAME_SAMPLES
+            self._astray_frames = frames if self._lead_samples > 0 else -frames
             self._pace_since, self._lead_samples, self._quiet_frames = now, None, 0
 
     def _lost_samples(self, count: int, now: float) -> int:
@@ -206,6 +252,8 @@ class ReceiveStream:
         return max(min(count * self._packet_samples, passed) - self._filled_samples, 0)
 
     def _fill(self, frames: int) -> None:
+        if not frames:
+            return
         self._frames += max(frames - MAX_FILL_FRAMES, 0)
         frames = min(frames, MAX_FILL_FRAMES)
         # A started frame is completed first, so that what follows it keeps its place.
@@ -219,7 +267,11 @@ class ReceiveStream:
         whole = len(self._pcm) // FRAME_BYTES * FRAME_BYTES
         for start in range(0, whole, FRAME_BYTES):
             frame = bytes(self._pcm[start : start + FRAME_BYTES])
-            if self._frames - elapsed >= MAX_AHEAD_FRAMES and is_quiet(frame):
+            ahead = self._frames - elapsed
+            if ahead >= MAX_LOUD_AHEAD_FRAMES:
+                self._ahead_dropped += 1
+                continue
+            if ahead >= MAX_AHEAD_FRAMES and is_quiet(frame):
                 self._leave_out()
                 continue
             if self._astray_frames:

@@ -16,3 +16,8 @@ def uint16_ahead(a: int, b: int) -> int:
 def uint32_add(a: int, b: int) -> int:
     """`a + b` modulo 2^32."""
     return (a + b) & 0xFFFFFFFF
+
+
+def uint32_ahead(a: int, b: int) -> int:
+    """How far `a` is ahead of `b`: −2^31 to 2^31 − 1."""
+    return ((a - b + 0x8000_0000) & 0xFFFFFFFF) - 0x8000_0000

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from aiohttp import web
 
@@ -18,7 +19,7 @@ from ari_app.web.phone import Phone
 
 logger = logging.getLogger(__name__)
 
-State = Callable[[], Mapping[str, object]]
+State = Callable[[], Mapping[str, Any]]
 """What /ready shows; `ready` is its verdict."""
 MAX_BODY_BYTES = 64 * 1024
 CONSOLE = Path(__file__).parent / "console"
@@ -103,11 +104,7 @@ class Web:
         return web.json_response(dict(state), status=200 if state["ready"] else 503)
 
     async def _scrape(self, request: web.Request) -> web.Response:
-        state = self._state()
-        self._metrics.calls_active.set(float(str(state["calls"])))
-        self._metrics.calls_limit.set(float(str(state["max_calls"])))
-        self._metrics.registered.set(float(bool(state["registered"])))
-        self._metrics.tasks.set(len(asyncio.all_tasks()))
+        self._metrics.show(self._state(), len(asyncio.all_tasks()))
         return web.Response(body=self._metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
 

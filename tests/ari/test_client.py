@@ -313,6 +313,50 @@ async def test_errors_say_what_was_attempted(asterisk: FakeAsterisk, events: lis
             await rest.external_media("m1", "127.0.0.1:1")
 
 
+@pytest.mark.parametrize("body", [" " * 9 * 2**20, "[" * 100_000, '[{"id":' * 20_000])
+async def test_a_reply_without_measure_costs_its_request(
+    asterisk: FakeAsterisk, events: list[Event], body: str
+) -> None:
+    async with registered(client := make(asterisk, events.append)):
+        asterisk.script("GET", "/channels", status=200, body=body)
+        with pytest.raises(AriError, match="could not list the channels"):
+            await client.rest.list_channels()
+        asterisk.script("GET", "/channels", status=500, body=body)
+        with pytest.raises(AriError, match="could not list the channels"):
+            await client.rest.list_channels()
+        assert await client.rest.list_channels() == []
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, "[]", "7", '{"apis": 7}', '{"apis": [7]}', " " * 9 * 2**20])
+async def test_an_api_description_that_is_none(
+    asterisk: FakeAsterisk, events: list[Event], body: str
+) -> None:
+    asterisk.script("GET", "/api-docs/resources.json", status=200, body=body)
+    async with make(asterisk, events.append, retry_first=False) as client:
+        with pytest.raises(AriError, match="could not"):
+            await asyncio.wait_for(client.run(), WAIT_S)
+
+
+@pytest.mark.parametrize("result", ["", 'x" = "x', "${SHELL(id)}", "a\nb", "a" * 41])
+async def test_the_dialplan_gets_a_word_and_nothing_that_it_would_carry_out(
+    asterisk: FakeAsterisk, events: list[Event], result: str
+) -> None:
+    async with registered(client := make(asterisk, events.append)):
+        asterisk.caller_arrives("1700000000.1", app="bot")
+        with pytest.raises(ValueError, match="not a word"):
+            await client.rest.hand_back("1700000000.1", result)
+        assert asterisk.channels["1700000000.1"].variables == {}
+
+
+async def test_an_event_of_5_mb_costs_a_connection_and_no_more(
+    asterisk: FakeAsterisk, events: list[Event]
+) -> None:
+    async with registered(make(asterisk, events.append)):
+        asterisk.send("bot", '{"type": "StasisStart", "x": "' + "x" * 5 * 2**20 + '"}')
+        await until(lambda: not asterisk.is_registered("bot"))
+        await until(lambda: asterisk.is_registered("bot"))
+
+
 async def test_requests_without_a_connection(asterisk: FakeAsterisk, events: list[Event]) -> None:
     client = make(asterisk, events.append)
     async with client:

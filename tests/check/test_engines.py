@@ -46,7 +46,7 @@ def config(openai: FakeOpenAI, **settings: str) -> Config:
 
 
 async def look(config: Config) -> dict[str, Finding]:
-    return {f.subject: f for f in await check_engines(config, config.stages(""), TODAY)}
+    return {f.subject: f for f in await check_engines(config, config.stages(""), config.fallbacks(""), TODAY)}
 
 
 # --- all is well -------------------------------------------------------------------------------------
@@ -252,3 +252,22 @@ async def test_a_realtime_session_that_can_not_be_had(
         finding = (await look(realtime(fake.url)))["realtime"]
     assert (finding.level, finding.exit_code) == (Level.FAILED, code)
     assert said in finding.text and remedy in finding.remedy
+
+
+async def test_an_engine_that_stands_in_is_checked_too(openai: FakeOpenAI) -> None:
+    async with fake_openai("other-key") as other:
+        other.routine["/v1/chat/completions"] = error(401)
+        other.routine["/v1/models"] = models()
+        found = await look(
+            config(
+                openai,
+                OPENAI_CHAT_FALLBACK_BASE_URL=other.url,
+                OPENAI_CHAT_FALLBACK_API_KEY="other-key",
+                OPENAI_CHAT_FALLBACK_MODEL="small-one",
+            )
+        )
+        (asked,) = other.sent("/v1/chat/completions")
+    assert asked.fields["model"] == "small-one"
+    assert list(found) == ["speech-to-text", "chat", "text-to-speech", "chat, fallback"]
+    assert found["chat"].level is Level.OK and found["chat, fallback"].level is Level.FAILED
+    assert "OPENAI_CHAT_FALLBACK_API_KEY" in (found["chat, fallback"].remedy or "")

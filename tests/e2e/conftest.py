@@ -11,11 +11,11 @@ import pytest
 import pytest_asyncio
 
 from ari_app.backend import OfflineBackend
-from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import PrivateAsterisk
 from ari_app.demo.asterisk_prefix import ASTERISK, Prefix, fetch
 from ari_app.demo.baresip import BARESIP
 from ari_app.demo.caller import SipCaller
+from tests.e2e.applications import ServeProcess, keep_secret, passwords_of
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +44,17 @@ async def backend_url() -> AsyncIterator[str]:
 async def asterisk(asterisk_prefix: Prefix) -> AsyncIterator[PrivateAsterisk]:
     async with PrivateAsterisk(asterisk_prefix) as running:
         yield running
+        said = running.log_path.read_text(errors="replace")
+        assert not [secret for secret in passwords_of(running) if secret in said], (
+            "a password is in Asterisk's log"
+        )
 
 
 def settings_for(asterisk: PrivateAsterisk, backend_url: str, recordings: Path) -> dict[str, str]:
     """The environment of an application that belongs to this Asterisk and uses these models."""
-    return {
+    keep_secret(*passwords_of(asterisk))
+    key = {"OPENAI_API_KEY": "sk-of-the-tests-0123456789"} if backend_url else {}
+    return key | {
         "ARI_URL": asterisk.ari_url,
         "ARI_USERNAME": asterisk.ari_user,
         "ARI_PASSWORD": asterisk.ari_password,

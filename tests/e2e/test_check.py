@@ -6,19 +6,18 @@ import asyncio
 import json
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
 
-from ari_app.demo.application import clean_environment
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.voice import utterance
+from tests.e2e.applications import finish, start
 from tests.e2e.checks import asterisk_footprint, asterisk_settled
 from tests.e2e.conftest import Caller, Serve, settings_for
-from tests.e2e.test_dial import assert_echo, finish
+from tests.e2e.test_dial import assert_echo
 
 
 @pytest_asyncio.fixture
@@ -35,15 +34,8 @@ async def start_check(
     """Without a backend no engine is asked, unless `extra` says otherwise."""
     mode = {} if backend_url else {"MODE": "echo"}
     settings = settings_for(asterisk, backend_url, folder / "recordings") | mode | extra
-    return await asyncio.create_subprocess_exec(
-        # Where the tests run in a shell's background SIGINT is ignored, which would be inherited.
-        *("env", "--default-signal=INT", sys.executable, "-m", "ari_app", "check", *arguments),
-        cwd=folder,
-        env=clean_environment(settings),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    # Where the tests run in a shell's background SIGINT is ignored, which would be inherited.
+    return await start(settings, folder, "check", *arguments, prefix=("env", "--default-signal=INT"))
 
 
 def line_of(out: str, subject: str) -> str:

@@ -16,13 +16,13 @@ import pytest
 from playwright.async_api import Page, async_playwright, expect
 
 from ari_app.demo import script
-from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.events import wait_for_recording
 from ari_app.demo.voice import utterance
 from ari_app.record.files import PlainFile
 from ari_app.record.wav import write_wav
+from tests.e2e.applications import ServeProcess
 from tests.e2e.checks import events_of, settled
 from tests.e2e.conftest import Caller, Serve, settings_for
 from tests.fakes.call_bench import free_port

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from ari_app.demo import script
-from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.caller import SipCaller
 from ari_app.demo.events import follow, wait_for_recording
 from ari_app.demo.measure import footprint
 from ari_app.demo.voice import utterance
+from tests.e2e.applications import ServeProcess
 from tests.e2e.checks import create_bridge, events_of, settled, threads, until, word_error_rate
 from tests.e2e.conftest import Caller, Serve, settings_for
 from tests.e2e.sound_checks import (
@@ -29,6 +29,7 @@ from tests.e2e.sound_checks import (
     read_wav,
     speech_frames,
 )
+from tests.record.whole import assert_whole, cues
 
 LATEST_SILENCE_MS = 400
 """The aim is 300 ms from the caller's first sound to the bot's last; a shared machine may be a little late."""
@@ -105,7 +106,8 @@ async def test_the_caller_interrupts_and_is_heard(
         "bicycles, new and old, fast and slow, and we also sell tyres, lamps, bells, baskets and locks."
     )
     line = await asyncio.to_thread(utterance, "Excuse me, how much does a basic service cost?")
-    async with serve(SYSTEM_MESSAGE=script.SYSTEM_MESSAGE, GREETING=long_greeting) as process, caller() as ua:
+    settings = {"SYSTEM_MESSAGE": script.SYSTEM_MESSAGE, "GREETING": long_greeting, "DEBUG": "yes"}
+    async with serve(**settings) as process, caller() as ua:
         call = await ua.dial(asterisk.bot_extension)
         await call.answered(10)
         directory = await wait_for_recording(recordings, set(), 10)
@@ -152,11 +154,15 @@ async def test_hanging_up_at_every_stage_leaves_nothing(
 async def test_a_killed_application_leaves_what_the_next_start_sweeps(
     asterisk: PrivateAsterisk, serve: Serve, caller: Caller, recordings: Path
 ) -> None:
+    line = await asyncio.to_thread(utterance, script.CALLER_LINES[1])
     async with caller() as ua:
         async with serve(GREETING="Hello.") as first:
             call = await ua.dial(asterisk.bot_extension)
             await call.answered(10)
             await call.listen_until_silence(max_s=10)
+            await call.say(line)
+            directory = await wait_for_recording(recordings, set(), 10)
+            await until(lambda: "<v Caller>" in (directory / "full_call.vtt").read_text())
             await first.kill()
             stale = await settled(asterisk, ua.pid, within_s=1)
             assert stale.channels >= 2 and stale.bridges == 1
@@ -170,10 +176,20 @@ async def test_a_killed_application_leaves_what_the_next_start_sweeps(
             await again.answered(10)
             assert (await again.listen_until_silence(max_s=10)).sound_s > 0.2
             await again.hangup()
-    killed, finished = sorted(recordings.glob("*/"), key=lambda path: path.stat().st_mtime)
-    with wave.open(str(killed / "full_call.wav")) as file:
-        assert file.getnframes() > 0
-    assert events_of(killed)[-1]["event"] != "ended"
+    (finished,) = set(recordings.glob("*/")) - {directory}
+    assert_whole(directory, killed=True)
+    events = events_of(directory)
+    assert events[-1]["event"] != "ended"
+    (heard,) = [event for event in events if event["event"] == "caller_said"]
+    assert f"USER: {heard['text']}" in (directory / "full_transcript.txt").read_text("utf-8")
+    assert [(voice, text) for _, _, voice, text in cues(directory)][:2] == [
+        ("Bot", "Hello."),
+        ("Caller", heard["text"]),
+    ]
+    with wave.open(str(directory / "full_call.wav")) as file:
+        kept_ms = file.getnframes() / 8
+    assert kept_ms > events[-1]["audio_ms"] - 1500, "more than the last second is lost"
+    assert_whole(finished)
     assert events_of(finished)[-1]["event"] == "ended"
 
 
@@ -187,12 +203,8 @@ async def test_the_server_survives_a_restart_of_asterisk(
             settings = settings_for(first, backend_url, tmp_path / "recordings") | {
                 "GREETING": "Hello, here I am."
             }
-            process = ServeProcess(settings, directory=tmp_path)
-            await process.__aenter__()
-            try:
+            async with ServeProcess(settings, directory=tmp_path) as process:
                 await _restart_during_a_call(first, asterisk_prefix, baresip_prefix, folder, ports, process)
-            finally:
-                await process.stop()
     assert "Traceback" not in process.log()
 
 
@@ -214,7 +226,7 @@ async def _restart_during_a_call(
         await first.stop()
     async with PrivateAsterisk(prefix, folder=folder, http_port=ports[0], sip_port=ports[1]) as second:
         await until(lambda: process.log().count("is registered") >= 2, within_s=20)
-        assert "call ended" in process.log(), "the call of the dead Asterisk lives on"
+        await until(lambda: "call ended" in process.log())  # the call of the dead Asterisk
         async with SipCaller(server=server, **account) as ua:  # type: ignore[arg-type]
             call = await ua.dial(second.bot_extension)
             await call.answered(10)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 
 from ari_app.demo import script
-from ari_app.demo.application import clean_environment
 from ari_app.demo.asterisk_prefix import Prefix
+from tests.e2e.applications import finish, start
 from tests.e2e.checks import word_error_rate
 from tests.e2e.test_conversation import ANSWER_WORDS
 
@@ -23,27 +22,21 @@ async def test_two_demos_at_once_report_what_was_said(
     """The prefixes are asked for so that they have been fetched."""
     reports = {"pipeline": tmp_path / "pipeline.json", "realtime": tmp_path / "realtime.json"}
     demos = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ari_app", "demo", "--mode", mode, "--json", str(report)),
-            cwd=tmp_path,
-            env=clean_environment({"XDG_STATE_HOME": str(tmp_path / "state")}),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        await start(
+            {"XDG_STATE_HOME": str(tmp_path / "state")},
+            *(tmp_path, "demo", "--mode", mode, "--json", str(report)),
         )
         for mode, report in reports.items()
     ]
     try:
-        async with asyncio.timeout(DEMO_TIMEOUT_S):
-            said = await asyncio.gather(*(demo.communicate() for demo in demos))
+        said = await asyncio.gather(*(finish(demo, within_s=DEMO_TIMEOUT_S) for demo in demos))
     finally:
         for demo in demos:
             if demo.returncode is None:
                 demo.terminate()
                 await demo.wait()
-    for demo, (out, err), report in zip(demos, said, reports.values(), strict=True):
-        assert demo.returncode == 0, out.decode() + err.decode()
-        assert b"Traceback" not in err
+    for (code, out, err), report in zip(said, reports.values(), strict=True):
+        assert code == 0, out + err
         check_report(report)
     assert len({json.loads(report.read_text("utf-8"))["recording"] for report in reports.values()}) == 2
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from ari_app.demo.application import ServeProcess, clean_environment
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.caller import SipCaller
 from ari_app.demo.sip_call import SipCall
 from ari_app.demo.voice import utterance
+from tests.e2e.applications import ServeProcess, finish, start
 from tests.e2e.callers import RefusingPhone
 from tests.e2e.checks import asterisk_footprint, asterisk_settled, word_error_rate
 from tests.e2e.conftest import settings_for
@@ -37,24 +36,8 @@ async def asterisk_calling(prefix: Prefix, address: tuple[str, int]) -> AsyncIte
 async def start_dial(
     asterisk: PrivateAsterisk, backend_url: str, folder: Path, *arguments: str
 ) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ari_app", "dial", *arguments),
-        cwd=folder,
-        env=clean_environment(
-            settings_for(asterisk, backend_url, folder / "recordings") | {"DIAL_ALLOW": OPENED}
-        ),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
-async def finish(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
-    async with asyncio.timeout(40):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    assert b"Traceback" not in err, err.decode()
-    return process.returncode, out.decode(), err.decode()
+    settings = settings_for(asterisk, backend_url, folder / "recordings") | {"DIAL_ALLOW": OPENED}
+    return await start(settings, folder, "dial", *arguments)
 
 
 @pytest.mark.parametrize("mode", ["pipeline", "realtime"])
@@ -188,7 +171,7 @@ async def test_dial_runs_beside_serve_and_sweeps_what_a_killed_dial_left(
         assert (await outbound.listen_until_silence(max_s=10)).sound_s > 0.5, "the greeting was not heard"
         await assert_echo(inbound, question)
         killed.kill()
-        await killed.wait()
+        await finish(killed)
         stale = await asterisk_footprint(asterisk)
         assert (stale.channels, stale.bridges) == (4, 2)
 

@@ -15,16 +15,19 @@ from zoneinfo import ZoneInfo
 import pytest
 import pytest_asyncio
 
-from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.caller import CallerError, SipCall, SipCaller
+from tests.e2e.applications import ServeProcess, keep_private, keep_secret
 from tests.e2e.checks import asterisk_footprint, asterisk_settled, until
 from tests.fakes.raw_sip_phone import RawSipPhone
 
 DOC = Path(__file__).parents[2] / "docs" / "dialplan.md"
 TRUNK = "127.0.0.3"
 PASSWORDS = {"reception": "long-and-random-1", "workshop": "long-and-random-2"}
+CALLER = "0301234"
+keep_secret(*PASSWORDS.values())
+keep_private(CALLER)
 
 
 def blocks(text: str) -> dict[str, str]:
@@ -70,7 +73,7 @@ class Pbx:
         )
 
     def trunk(self) -> RawSipPhone:
-        return RawSipPhone(self.asterisk.sip_port, "0301234", host=TRUNK)
+        return RawSipPhone(self.asterisk.sip_port, CALLER, host=TRUNK)
 
     def bot(self, app: str = "ari_app", **settings: str) -> ServeProcess:
         environment = {

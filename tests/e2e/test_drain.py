@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.sip_call import SipCall
 from ari_app.demo.voice import utterance
 from ari_app.openai_api.client import StageSettings
 from ari_app.openai_api.stt import OpenAiSpeechToText
+from tests.e2e.applications import ServeProcess
 from tests.e2e.checks import asterisk_footprint, asterisk_settled, until, word_error_rate
 from tests.e2e.conftest import Caller, Serve
 

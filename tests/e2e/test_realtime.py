@@ -52,7 +52,7 @@ async def test_an_interruption_ends_the_bot_where_the_server_is_told(
     hello = await asyncio.to_thread(utterance, "Hello, can you hear me?")
     stop = await asyncio.to_thread(utterance, "Stop it, please.")
     fake.answers = [Answer("A tone that goes on and on.", audio_ms=9000), Answer("Yes.", audio_ms=500)]
-    async with serve(**realtime(fake)) as process, caller() as ua:
+    async with serve(**realtime(fake), DEBUG="yes") as process, caller() as ua:
         call = await ua.dial(asterisk.bot_extension)
         await call.answered(10)
         directory = await wait_for_recording(recordings, set(), 10)

@@ -6,10 +6,10 @@ import socket
 import tempfile
 from pathlib import Path
 
-from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.caller import SipCaller
+from tests.e2e.applications import ServeProcess
 from tests.e2e.checks import settled
 from tests.e2e.conftest import settings_for
 

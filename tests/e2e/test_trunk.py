@@ -12,17 +12,18 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.caller import SipCaller
+from tests.e2e.applications import ServeProcess, finish, keep_secret
 from tests.e2e.checks import asterisk_footprint, asterisk_settled
 from tests.e2e.conftest import settings_for
-from tests.e2e.test_dial import finish, start_dial
+from tests.e2e.test_dial import start_dial
 from tests.fakes.raw_sip_phone import RawSipPhone
 from tests.fakes.registrar import Registrar
 
 ACCOUNT, PASSWORD = "49301234", "a provider's password"
+keep_secret(PASSWORD)
 NUMBER = "+4930987654"
 PROVIDER = "127.0.0.3"
 """Not our own address: who calls from the provider's is the trunk."""

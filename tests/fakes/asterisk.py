@@ -370,8 +370,6 @@ class FakeAsterisk:
         if refusal is not None:
             return refusal
         path = request.path.removeprefix("/ari")
-        if path.startswith("/api-docs/"):
-            return self._api_docs(path)
         for script in self._scripts:
             if script.method == request.method and path.startswith(script.prefix):
                 self._scripts.remove(script)
@@ -388,6 +386,8 @@ class FakeAsterisk:
         return await self._answer(request, path)
 
     async def _answer(self, request: web.Request, path: str) -> web.StreamResponse:
+        if path.startswith("/api-docs/"):
+            return self._api_docs(path)
         found = self._find(request.method, path)
         if found is None:
             self.faults.append(f"unexpected {request.method} {request.path_qs}")

@@ -103,9 +103,11 @@ class SteppedPlayout:
         self._given: list[str] = []
         self.sent: list[str | None] = []
         """Which item each frame that left belonged to."""
+        self.given_bytes = 0
 
     def play(self, item_id: str, pcm: bytes) -> None:
         assert pcm and len(pcm) % 2 == 0
+        self.given_bytes += len(pcm)
         if item_id not in self._given:
             self._given.append(item_id)
             self._open.add(item_id)

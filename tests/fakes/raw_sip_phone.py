@@ -62,10 +62,14 @@ class RawSipPhone:
     password: str = ""
     from_user: str = ""
     """The name in the From header, if it is not `user`."""
+    caller_id: str = ""
+    """All of the From header but the tag, if it is to be odd."""
     host: str = HOST
     """Its own address."""
     call_id: str = field(default_factory=lambda: secrets.token_hex(8))
     tag: str = field(default_factory=lambda: secrets.token_hex(4))
+    patience_s: float = 5.0
+    """For the answer to an INVITE."""
     sequence: int = 0
     answered: Message | None = None
     branch: str = ""
@@ -112,7 +116,7 @@ class RawSipPhone:
         uri = f"sip:{number}@{HOST}"
         self._send(f"INVITE {uri}", uri, "INVITE", credentials, body=self._offer())
         while True:
-            reply = await self.receive()
+            reply = await self.receive(self.patience_s)
             final = reply.status >= 200 and reply.headers["cseq"] == f"{self.sequence} INVITE"
             if final:
                 self._send(f"ACK {uri}", uri, "ACK", to=reply.headers["to"])
@@ -161,7 +165,7 @@ class RawSipPhone:
             f"{start} SIP/2.0",
             f"Via: SIP/2.0/UDP {self.host}:{self.port};rport;branch={self.branch}",
             "Max-Forwards: 70",
-            f"From: <sip:{name}@{HOST}>;tag={self.tag}",
+            f"From: {self.caller_id or f'<sip:{name}@{HOST}>'};tag={self.tag}",
             f"To: {to or f'<{uri}>'}",
             f"Call-ID: {self.call_id}",
             f"CSeq: {self.sequence} {method}",

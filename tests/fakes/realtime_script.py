@@ -138,6 +138,8 @@ GARBAGE: tuple[str | bytes, ...] = (
     '{"type": "response.output_item.done", "item": []}',
     '{"type": "conversation.item.input_audio_transcription.completed"}',
     '{"type": "session.updated", "session": "?"}',
+    '{"type": "error", "error": {"message": "' + "x" * 4_000_000 + '"}}',
+    "[" * 100_000,
     '{"type": "error"}',
     '{"type": "rate_limits.updated", "rate_limits": null}',
 )

@@ -66,7 +66,8 @@ class Talk:
         self.playout = SteppedPlayout()
         self.facts: list[Fact] = []
         self.remarks: list[tuple[str, str]] = []
-        self.meter = Meter(settings.model, PRICES)
+        self.meter = Meter()
+        self.meter.use(settings.model, PRICES)
         self.core = RealtimeConversation(
             settings,
             manners,

@@ -29,8 +29,8 @@ def say(line: str) -> None:
     print(line, flush=True)  # noqa: T201, a command
 
 
-async def matrix(cells: list[tuple[Case, Procedure]], lanes: int) -> list[Note]:
-    """Run the cells, several at a time, each in a lane of its own."""
+async def matrix(cells: list[tuple[Case, Procedure]], lanes: int, *, full_house: bool) -> list[Note]:
+    """Run the cells, several at a time, each in a lane of its own; before them, the limit."""
     prefix = await asyncio.to_thread(fetch, say, ASTERISK)
     sentence = trimmed(await asyncio.to_thread(utterance, SENTENCE))
     waiting = deque(cells)
@@ -55,6 +55,12 @@ async def matrix(cells: list[tuple[Case, Procedure]], lanes: int) -> list[Note]:
                     say(f"       {problem}")
 
     with tempfile.TemporaryDirectory(prefix="ari_app-faults-") as folder:
+        if full_house:
+            async with Lane(99, prefix, Path(folder), cases.narrow()) as lane:
+                notes.append(await cases.full_house(lane))
+                say(
+                    f"{'ok  ' if notes[0].ok else 'FAIL'}  {notes[0].fault}: {notes[0].problems or notes[0].remarks}"
+                )
         async with asyncio.TaskGroup() as group:
             for number in range(min(lanes, len(cells))):
                 group.create_task(work(number, Path(folder)))
@@ -83,10 +89,11 @@ def main() -> int:
     if arguments.list:
         say("\n".join(case.name for case, _ in cells))
         return 0
-    if not cells:
+    full_house = not arguments.only or "limit" in arguments.only
+    if not cells and not full_house:
         say("No cell has all of these words in its name; --list names them.")
         return 2
-    notes = asyncio.run(matrix(cells, arguments.lanes))
+    notes = asyncio.run(matrix(cells, arguments.lanes, full_house=full_house))
     write(notes, arguments.output)
     say(as_markdown(notes))
     return 0 if all(note.ok for note in notes) else 1

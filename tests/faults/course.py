@@ -40,6 +40,8 @@ class Note:
     witness_lost: int = 0
     took_s: float = 0.0
     remarks: list[str] = field(default_factory=list)
+    log: str = ""
+    """Of the application, where something was wrong."""
 
     @property
     def ok(self) -> bool:
@@ -192,3 +194,5 @@ class Course:
             self.blame(f"left behind: {more}")
         for line in self.session.faults_in_log()[:3]:
             self.blame(f"in the log: {line[:160]}")
+        if not self.note.ok:
+            self.note.log = self.session.process.log()[-20_000:]

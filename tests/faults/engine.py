@@ -10,7 +10,7 @@ from types import TracebackType
 
 from aiohttp import WSMessage, web
 
-from bench.engine import ANSWER, PROFILES, TTS_RATE_HZ, Engine, tone
+from bench.engine import PROFILES, TTS_RATE_HZ, Engine, tone
 from bench.realtime import Conversation
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -41,6 +41,7 @@ FAULTS = (
     "slow drip",
 )
 DRIP_S = 0.4
+ANSWER = "Certainly, we can. It takes two days."
 GARBAGE = b"<html>\x00\xff{]}\r\n\r\n: event" * 40
 
 

@@ -213,6 +213,9 @@ class Lane:
         session = Session(self, self.directory / f"case{self._count}", mode, more or {})
         self.ari.thaw()
         await self.engine.heal()
+        if not await self.asterisk_is_up():  # a case broke off
+            await self.asterisk.stop()
+            await self.start_asterisk()
         await session.start()
         try:
             yield session

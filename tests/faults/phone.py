@@ -86,7 +86,7 @@ class Phone:
     """One call: `async with Phone(...) as phone: await phone.dial("100")`."""
 
     def __init__(self, sip_port: int, user: str, password: str, *, seed: int = 1) -> None:
-        self._sip = RawSipPhone(sip_port, user, password)
+        self._sip = RawSipPhone(sip_port, user, password, patience_s=15)
         self._chance = random.Random(seed)
         self.line: Line = good
         self.mute = False

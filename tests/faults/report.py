@@ -25,6 +25,10 @@ was left.
 def write(notes: Sequence[Note], folder: Path) -> None:
     """`faults.json` and `faults.md`."""
     folder.mkdir(parents=True, exist_ok=True)
+    for number, note in enumerate(notes):
+        if note.log:
+            (folder / f"failed-{number}.log").write_text(note.log, "utf-8")
+            note.log = ""
     data = {
         "when": time.strftime("%Y-%m-%d"),
         "machine": machine(),

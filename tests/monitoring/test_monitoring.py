@@ -61,7 +61,8 @@ def a_day_of_calls() -> Metrics:
     observe(Ended(Ending(Outcome.ANSWERED, "far", "hung up"), {"received": 100, "sent": 100, "lost": 1}))
     observe(RecordingFailed("No space left on device"))
     metrics.refused("busy")
-    metrics.connected(2)
+    metrics.connected()
+    metrics.swept(2)
     return metrics
 
 
@@ -106,7 +107,13 @@ def test_every_name_that_is_asked_for_is_counted(expression: str) -> None:
 async def scraped(tmp_path: Path) -> AsyncIterator[str]:
     """A real Prometheus with our rules, which scrapes our server; yields its URL."""
     metrics = a_day_of_calls()
-    state = {"ready": True, "registered": True, "calls": 1, "max_calls": 20}
+    state = {
+        "ready": True,
+        "registered": True,
+        "calls": 1,
+        "max_calls": 20,
+        "engines": {"chat": {"primary": True, "fallback": False}},
+    }
     nobody: Any = None
     web = Web(
         *("127.0.0.1", free_port(), lambda: state),

@@ -27,9 +27,11 @@ from ari_app.dialog.ports import (
     Fact,
     GaveUp,
 )
+from ari_app.errors import EngineError
 from ari_app.openai_api.realtime import RealtimeBrain
 from ari_app.openai_api.realtime_patience import Manners
 from ari_app.openai_api.realtime_protocol import RealtimeSettings
+from ari_app.openai_api.realtime_servers import RealtimeServers
 from ari_app.openai_api.realtime_session import RealtimeClient
 from tests.fakes.brain_ports import SteppedPlayout, local_sentence
 from tests.fakes.phrases import phrasebook
@@ -117,7 +119,7 @@ async def on_the_line(
 ) -> AsyncIterator[Phone]:
     before = asyncio.all_tasks()
     async with RealtimeClient(fake.url, key, settings) as client:
-        brain = RealtimeBrain(client, manners)
+        brain = RealtimeBrain(RealtimeServers(client), manners)
         phone = Phone(brain)
         brain.prepare()
         await brain.start(phone.playout, phone.facts.append)
@@ -170,7 +172,7 @@ async def test_a_conversation(fake: FakeRealtime, audio: Literal["pcm", "pcmu"])
 async def test_the_session_is_opened_while_the_phone_rings(fake: FakeRealtime) -> None:
     fake.answers = [Answer("Hello.")]
     async with RealtimeClient(fake.url, KEY, SETTINGS) as client:
-        brain = RealtimeBrain(client, MANNERS)
+        brain = RealtimeBrain(RealtimeServers(client), MANNERS)
         brain.prepare()
         await fake.until(lambda: fake.sent("session.updated"))
         await asyncio.sleep(0.1)
@@ -184,7 +186,7 @@ async def test_the_session_is_opened_while_the_phone_rings(fake: FakeRealtime) -
 async def test_a_call_that_is_never_answered_leaves_nothing(fake: FakeRealtime) -> None:
     async with RealtimeClient(fake.url, KEY, SETTINGS) as client:
         for wait_s in (0, 0.002, 0.1):
-            brain = RealtimeBrain(client, MANNERS)
+            brain = RealtimeBrain(RealtimeServers(client), MANNERS)
             brain.prepare()
             await asyncio.sleep(wait_s)
             await brain.close()
@@ -270,6 +272,17 @@ async def test_garbage_costs_nothing(fake: FakeRealtime) -> None:
         await phone.say()
         await phone.answered(2)
     assert not phone.all(EngineFailed) and len(fake.connections) == 1
+
+
+async def test_a_server_that_quotes_the_key_gives_nothing_away(
+    fake: FakeRealtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.answers = [Answer("Hello.")]
+    fake.misbehave = [Fault(error_code="odd", error_message=f"Incorrect key {KEY}", after_events=5)]
+    async with on_the_line(fake) as phone:
+        await phone.answered(1)
+        await fake.until(lambda: fake.errors)
+    assert "Incorrect key ***" in caplog.text and KEY not in caplog.text
 
 
 # --- connections that go wrong
@@ -473,7 +486,7 @@ async def test_a_wrong_clock_does_not_open_sessions_without_end(fake: FakeRealti
 
 async def test_a_call_that_is_answered_while_nobody_is_there_is_bridged(unused_tcp_port: int) -> None:
     async with RealtimeClient(f"http://127.0.0.1:{unused_tcp_port}/v1", KEY, SETTINGS) as client:
-        phone = Phone(RealtimeBrain(client, MANNERS))
+        phone = Phone(RealtimeBrain(RealtimeServers(client), MANNERS))
         await phone.brain.start(phone.playout, phone.facts.append)
         clock = asyncio.create_task(phone.talk())
         await phone.until(lambda: any(item.startswith("local.hold") for item in phone.heard()))
@@ -495,9 +508,68 @@ async def test_an_event_that_can_not_be_handled_costs_nothing_else(fake: FakeRea
 
 async def test_nobody_there(fake: FakeRealtime, unused_tcp_port: int) -> None:
     async with RealtimeClient(f"http://127.0.0.1:{unused_tcp_port}/v1", KEY, SETTINGS) as client:
-        brain = RealtimeBrain(client, MANNERS)
+        brain = RealtimeBrain(RealtimeServers(client), MANNERS)
         phone = Phone(brain)
         await brain.start(phone.playout, phone.facts.append)
         await asyncio.sleep(0.3)
         assert not phone.all(GaveUp), "it may come back in a moment"
         await brain.close()
+
+
+# --- two servers -------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def on_a_line_with(servers: RealtimeServers) -> AsyncIterator[Phone]:
+    phone = Phone(RealtimeBrain(servers, MANNERS))
+    phone.brain.prepare()
+    await phone.brain.start(phone.playout, phone.facts.append)
+    clock = asyncio.create_task(phone.talk())
+    try:
+        yield phone
+    finally:
+        clock.cancel()
+        await asyncio.gather(clock, return_exceptions=True)
+        await phone.brain.close()
+
+
+async def test_another_server_stands_in_and_is_paid_at_its_own_price(
+    fake: FakeRealtime, unused_tcp_port: int
+) -> None:
+    fake.answers = [Answer("Hello."), Answer("Yes."), Answer("Hello.")]
+    other = replace(SETTINGS, model="other-model")
+    prices = dict.fromkeys(("text_in", "text_in_cached", "text_out"), 1.0)
+    prices |= dict.fromkeys(("audio_in", "audio_in_cached", "audio_out", "minute"), 1.0)
+    async with (
+        RealtimeClient(f"http://127.0.0.1:{unused_tcp_port}/v1", KEY, SETTINGS) as dead,
+        RealtimeClient(fake.url, KEY, other, prices=prices) as client,
+    ):
+        servers = RealtimeServers(dead, client)
+        async with on_a_line_with(servers) as phone:
+            await phone.answered(1)
+            await phone.say()
+            await phone.answered(2)
+        async with on_a_line_with(servers) as phone:
+            await asyncio.sleep(0.1)
+    used = [fact for fact in phone.all(EngineUsed) if fact.stage == "realtime"]
+    assert all(fact.model == "other-model" and fact.cost_usd is not None for fact in used)
+    assert [engine.requests for engine in servers.engines.all] == [3, 2], "the dead one is not asked for ever"
+    assert len(fake.connections) == 2
+
+
+async def test_who_calls_while_the_server_is_known_to_be_away_is_told_at_once(unused_tcp_port: int) -> None:
+    refused = 0
+    async with RealtimeClient(f"http://127.0.0.1:{unused_tcp_port}/v1", KEY, SETTINGS) as client:
+        servers = RealtimeServers(client)
+        for _ in range(3):
+            with pytest.raises(EngineError):
+                await servers.open()
+        asked = servers.engines.all[0].requests
+        for _ in range(20):
+            async with on_a_line_with(servers) as phone:
+                await phone.until(lambda: phone.all(GaveUp))
+                refused += (
+                    "out of service" in phone.all(GaveUp)[0].reason
+                    or "tried again" in phone.all(GaveUp)[0].reason
+                )
+        assert servers.engines.all[0].requests == asked and refused == 20

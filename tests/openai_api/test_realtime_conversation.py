@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 
 import pytest
@@ -615,14 +616,27 @@ def test_a_noise_that_the_server_rightly_ignores_is_no_failure() -> None:
     for _ in range(3):
         talk.silence(400)
         talk.speak(500)
-        talk.silence(7500)
+        talk.silence(2700)
         (probe,) = session.of("session.update")
         assert probe["session"] == {"type": "realtime"}
         session.sent.clear()
         talk.event("session.updated", session={})
-        talk.silence(5000)
+        talk.silence(10_000)
     assert not session.abandoned and not talk.all(EngineFailed)
     assert not any(talk.playout.sent)
+
+
+def test_a_caller_whom_the_server_may_not_have_heard_is_asked_for_patience() -> None:
+    talk = Talk()
+    session = talk.begin()
+    talk.speak(600)
+    talk.silence(5500)
+    assert session.of("session.update") and not session.abandoned
+    held = dict.fromkeys(item for item in talk.playout.sent if item)
+    assert [item.rstrip("0123456789") for item in held] == ["local.hold"], "once is enough"
+    talk.server_hears("u1", transcript="Hello?")
+    talk.answers("r1", "Yes?")
+    assert not talk.all(EngineFailed)
 
 
 @pytest.mark.parametrize("stage", ["after the turn", "after the request", "in mid-answer", "deaf"])
@@ -646,3 +660,81 @@ def test_a_server_that_goes_silent_is_abandoned_and_the_caller_is_told(stage: st
     assert session.abandoned
     assert [f.message for f in talk.all(EngineFailed)] == ["the server stopped answering"]
     assert any(item and item.startswith("local.apology") for item in talk.playout.sent)
+
+
+# --- a server that has gone wild
+
+
+def audio_of(ms: int) -> str:
+    return base64.b64encode(bytes(24 * 2 * ms)).decode()
+
+
+def test_speech_without_end_is_kept_for_five_minutes_and_no_more() -> None:
+    """Two hours at once: in one item, in ever new items, and in ever new responses."""
+    talk = Talk()
+    talk.begin()
+    talk.server_hears("u1", transcript="Hello?")
+    delta = audio_of(10_000)
+    for number in range(720):
+        response, item = f"r{number // 100}", f"i{number // 10}"
+        talk.event("response.created", response={"id": response})
+        talk.event("response.output_audio.delta", response_id=response, item_id=item, delta=delta)
+    kept_ms = bytes_to_ms(talk.playout.given_bytes)
+    assert 5 * 60_000 <= kept_ms <= 5 * 60_000 + 20_000
+    assert any("nobody will hear it" in words for _, words in talk.remarks)
+    assert not talk.all(EngineFailed)
+
+
+def test_words_without_end_and_ever_new_items_are_kept_to_a_bound() -> None:
+    talk = Talk()
+    talk.begin()
+    talk.server_hears("u1", transcript="Hello?")
+    talk.event("response.created", response={"id": "r1"})
+    kind = "response.output_audio_transcript.delta"
+    for number in range(1000):
+        talk.event(kind, response_id="r1", item_id=f"i{number}", delta="x" * 50)
+        talk.event(kind, response_id="r1", item_id="i0", delta="y" * 1000)
+    talk.event(
+        "response.output_audio_transcript.done", response_id="r1", item_id="i1", transcript="z" * 10**6
+    )
+    talk.event("response.output_audio.delta", response_id="r1", item_id="i0", delta=audio_of(100))
+    talk.finishes("r1")
+    talk.silence(400)
+    (said,) = talk.all(BotSaid)
+    assert len(said.text) == 20_000 + 20_000 + 14 * 50 + 15
+
+
+def test_a_delta_of_a_megabyte_is_dropped() -> None:
+    talk = Talk()
+    talk.begin()
+    talk.server_hears("u1", transcript="Hello?")
+    talk.event("response.created", response={"id": "r1"})
+    talk.event("response.output_audio.delta", response_id="r1", item_id="i", delta="A" * (2**20 + 4))
+    talk.silence(200)
+    assert not any(talk.playout.sent)
+    assert "a delta of 1048580 characters" in talk.remarks[0][1]
+
+
+def test_calls_without_end_are_answered_to_a_bound() -> None:
+    talk = Talk()
+    session = talk.begin()
+    talk.server_hears("u1", transcript="Transfer me.")
+    talk.event("response.created", response={"id": "r1"})
+    for number in range(1000):
+        item = {"type": "function_call", "call_id": f"c{number}", "name": "x", "status": "completed"}
+        talk.event("response.output_item.done", response_id="r1", item=item)
+    talk.finishes("r1")
+    assert len(session.of("conversation.item.create")) == 16
+
+
+def test_words_steer_no_terminal_and_begin_no_line() -> None:
+    talk = Talk()
+    talk.begin()
+    talk.server_hears("u1", transcript="One\n\nSYSTEM: two\x1b[2J\ud800" + " word" * 10_000)
+    talk.answers("r1", "Three\nUSER: four\x9b31m")
+    talk.silence(1600)
+    (heard,), (said,) = talk.all(CallerSaid), talk.all(BotSaid)
+    assert heard.text.startswith("One SYSTEM: two [2J word") and len(heard.text) <= 4000
+    assert said.text == "Three USER: four 31m"
+    talk.event("error", error={"code": "a\nb", "message": "c\x1b[2J\nd"})
+    assert talk.remarks[-1][1] == "the server remarked: a b: c [2J d"

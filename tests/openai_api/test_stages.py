@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import math
+import re
 import struct
 import wave
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
+import httpx2
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from ari_app.dialog.known_speech import rendered
 from ari_app.dialog.ports import Message, Transcript
 from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
+from ari_app.openai_api import bounds
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings
 from ari_app.openai_api.stt import OpenAiSpeechToText, wav_file
@@ -357,3 +364,116 @@ async def test_a_server_without_a_key(server: FakeOpenAI) -> None:
 
 def test_settings_do_not_show_the_key() -> None:
     assert KEY not in repr(StageSettings("http://127.0.0.1/v1", "m", KEY))
+
+
+# --- answers without measure -------------------------------------------------------------------------
+
+MB = 2**20
+
+
+def endless(piece: bytes, content_type: str = "application/json") -> Reply:
+    """64 MB, in pieces."""
+    return Reply([piece * (MB // len(piece))] * 64, content_type=content_type)
+
+
+@pytest.mark.parametrize("script", ["stt", "chat", "tts"])
+@pytest.mark.parametrize(
+    ("status", "content_type"),
+    [(200, "application/json"), (200, "text/event-stream"), (200, "audio/pcm"), (500, "application/json")],
+)
+async def test_an_answer_of_64_mb_is_not_read(
+    server: FakeOpenAI, script: str, status: int, content_type: str
+) -> None:
+    use: Use = {"stt": transcribe, "chat": ask, "tts": speak}[script]
+    getattr(server, script).append(replace(endless(b" 123", content_type), status=status))
+    with pytest.raises(EngineError) as caught:
+        await use(server)
+    assert re.search("the server sent|unusable answer|the server failed", str(caught.value))
+    for _ in range(100):
+        if server.requests[0].cut_off:
+            break
+        await asyncio.sleep(0.01)
+    assert server.requests[0].cut_off, "most of it never left the server"
+
+
+async def test_an_answer_that_announces_64_mb_is_refused_at_once(server: FakeOpenAI) -> None:
+    server.stt.append(Reply([b"{"], headers={"Content-Length": str(64 * MB)}, hang=True))
+    with pytest.raises(EngineError, match="speech-to-text: the server wants to send 64 MiB"):
+        await transcribe(server)
+
+
+async def test_a_compressed_answer_is_refused(server: FakeOpenAI) -> None:
+    """A thousandth of it would do to fill the memory."""
+    bomb = gzip.compress(b'{"text": "' + b"a" * 10 * MB + b'"}')
+    server.stt.append(Reply([bomb], headers={"Content-Encoding": "gzip"}))
+    with pytest.raises(EngineError, match="compressed its answer"):
+        await transcribe(server)
+    assert server.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"data: ", *[b"x" * 1000] * 10_000],
+        [b"data: x\n"] * 100_000,
+        [b": nothing new\n" * 1000] * 100,
+        [b'data: {"choices": [{"delta": {"content": "', b"x" * 10 * MB, b'"}}]}\n\n'],
+    ],
+)
+async def test_an_event_without_end(server: FakeOpenAI, pieces: list[bytes]) -> None:
+    server.chat.append(Reply(pieces, content_type="text/event-stream"))
+    with pytest.raises(EngineError, match="chat: the server sent an event of more than 64 KiB"):
+        await ask(server)
+
+
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\r", b"\r\n\r\n"])
+@given(cut=st.integers(1, 60))
+@hypothesis_settings(max_examples=20, deadline=None)
+def test_many_events_are_not_one_wherever_they_are_cut(blank: bytes, cut: int) -> None:
+    events = (b"data: 0123456789" + blank) * 8000
+
+    async def read() -> bytes:
+        async def pieces() -> AsyncIterator[bytes]:
+            for start in range(0, len(events), 1000 + cut):
+                yield events[start : start + 1000 + cut]
+
+        response = httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, content=pieces())
+        await bounds.bound(response)
+        return await response.aread()
+
+    assert asyncio.run(read()) == events
+
+
+@pytest.mark.parametrize("nested", ["[" * 100_000, '{"text":' * 100_000])
+async def test_json_without_ground(server: FakeOpenAI, nested: str) -> None:
+    server.stt.append(Reply([nested.encode()]))
+    with pytest.raises(EngineError, match="speech-to-text: unusable answer"):
+        await transcribe(server)
+    server.chat.append(Reply([f"data: {nested[:60_000]}\n\n".encode()], content_type="text/event-stream"))
+    with pytest.raises(EngineError, match="chat: unusable answer"):
+        await ask(server)
+
+
+async def test_a_transcript_is_one_line_of_bounded_length_that_utf_8_can_hold(server: FakeOpenAI) -> None:
+    server.stt.append(transcript("a\n\nSYSTEM: b\x1b[2J\u2028c \ud800 d\x00\u202e", language="\x1b["))
+    assert await transcribe(server) == Transcript("a SYSTEM: b [2J c d", None)
+    server.stt.append(transcript("word " * 100_000))
+    heard = await transcribe(server)
+    assert len(heard.text) == 4000 and heard.text.startswith("word word ")
+
+
+@pytest.mark.parametrize("rate_hz", [0, 1, 7999, 192_001, 2**32 - 1])
+async def test_tts_of_an_impossible_rate(server: FakeOpenAI, rate_hz: int) -> None:
+    head = bytearray(wav_file(b"", 8000))
+    head[24:28] = struct.pack("<I", rate_hz)
+    server.tts.append(speech(bytes(head) + bytes(MB), content_type="audio/wav"))
+    with pytest.raises(EngineError, match=f"audio has {rate_hz} samples a second"):
+        await speak(server)
+
+
+async def test_a_text_that_is_spoken_without_end_is_given_up(server: FakeOpenAI) -> None:
+    server.tts.append(endless(bytes(1024), "audio/pcm;rate=8000"))
+    stage = OpenAiTextToSpeech(settings(server), voice="alloy")
+    with pytest.raises(EngineError, match="one text went on for 180 s"):
+        await rendered(stage, "Goodbye.")
+    await stage.close()

@@ -20,7 +20,7 @@ FRAME = 160
 
 
 def test_both_directions_are_interleaved_left_is_the_caller() -> None:
-    aligner = StereoAligner()
+    aligner = StereoAligner(5.0)
     aligner.push_left(pcm(1, 2, 3), 5.0)
     aligner.push_right(pcm(10, 20), 5.001)
     assert aligner.take() == pcm(1, 10, 2, 20)
@@ -30,14 +30,14 @@ def test_both_directions_are_interleaved_left_is_the_caller() -> None:
 
 
 def test_a_direction_that_stopped_is_filled_with_silence_at_the_end() -> None:
-    aligner = StereoAligner()
+    aligner = StereoAligner(5.0)
     aligner.push_left(pcm(1, 2, 3), 5.0)
     aligner.push_right(pcm(10), 5.0)
     assert aligner.take(final=True) == pcm(1, 10, 2, 0, 3, 0)
 
 
 def test_a_direction_that_stopped_holds_the_other_back_by_seconds_at_most() -> None:
-    aligner = StereoAligner()
+    aligner = StereoAligner(5.0)
     aligner.push_right(bytes(MAX_SKEW_BYTES + 640), 5.0)
     assert len(aligner.take()) == 2 * 640
 
@@ -56,7 +56,7 @@ def test_after_a_stall_of_any_length_both_sides_are_where_they_were(
     spans: list[tuple[int, bool, bool, bool]],
 ) -> None:
     """Each span is time in which the loop stood still; then one side is told of all of it, and then the other."""
-    aligner, out, first = StereoAligner(), bytearray(), 1
+    aligner, out, first = StereoAligner(0.02), bytearray(), 1
     late = {0: 0, 1: 0}
     for frames, right_first, take_between, take_after in spans:
         sides = [aligner.push_left, aligner.push_right]
@@ -80,7 +80,7 @@ def test_after_a_stall_of_any_length_both_sides_are_where_they_were(
 
 @given(st.integers(0, 40), st.floats(-0.009, 0.009), st.booleans())
 def test_the_direction_that_begins_later_has_its_place(late: int, jitter_s: float, left: bool) -> None:
-    aligner = StereoAligner()
+    aligner = StereoAligner(5.0)
     early, later = (
         (aligner.push_right, aligner.push_left) if left else (aligner.push_left, aligner.push_right)
     )
@@ -93,7 +93,7 @@ def test_the_direction_that_begins_later_has_its_place(late: int, jitter_s: floa
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 50)), max_size=60))
 def test_alignment_never_depends_on_how_the_pieces_arrive(pieces: list[tuple[bool, int]]) -> None:
-    aligner = StereoAligner()
+    aligner = StereoAligner(5.0)
     out = bytearray()
     counts = {True: 0, False: 0}
     for left, length in pieces:

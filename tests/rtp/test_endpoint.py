@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -162,7 +163,109 @@ async def test_the_caller_is_heard_through_a_bad_network() -> None:
         assert values(listener) == [1000 + at for at in range(60) if at not in (20, 40, 41)]
         counters = leg.counters
         assert (counters.lost, counters.duplicate, counters.reordered, counters.late) == (3, 6, 4, 0)
-        assert (counters.received, counters.foreign, counters.malformed) == (60 - 3 + 6, 10, 1)
+        assert (counters.received, counters.foreign, counters.malformed) == (60 - 3 + 6, 0, 1), (
+            "the stranger's packets do not even reach us"
+        )
+
+
+def flood_packet(index: int, ssrc: int) -> bytes:
+    """A well-formed packet of loud sound, of a stream in perfect order."""
+    return RtpPacket(10, index % 2**16, index * 160 % 2**32, ssrc, b"\x60\x00" * 160).to_bytes()
+
+
+async def test_a_flood_from_elsewhere_never_reaches_us() -> None:
+    """50,000 packets while the caller speaks a second: from another port, and from another address of this host."""
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender) as leg:
+        frames = tone(50)
+        speaking = asyncio.create_task(peer.send(leg.local_address, frames))
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as same_host,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as elsewhere,
+        ):
+            same_host.bind(("127.0.0.1", 0))
+            elsewhere.bind(("127.0.0.2", 0))
+            sent = 0
+            while sent < 50_000:
+                for stranger in (same_host, elsewhere):
+                    for _ in range(250):
+                        # The caller's own stream, as if its number were known.
+                        stranger.sendto(flood_packet(sent, peer.ssrc), leg.local_address)
+                        sent += 1
+                await asyncio.sleep(0)
+        await speaking
+        await until(lambda: 1049 in values(listener))
+        assert values(listener) == list(range(1000, 1050))
+        counters = leg.counters
+        assert (counters.received, counters.foreign, counters.malformed, counters.lost) == (50, 0, 0, 0)
+        peer.assert_clean()
+
+
+async def test_a_flood_of_another_stream_from_asterisks_own_address_is_not_heard() -> None:
+    """As if somebody forged its address: 20,000 packets, as fast as we read them."""
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender) as leg:
+        frames = tone(50)
+        await peer.send(leg.local_address, frames[:5])
+        await until(lambda: leg.counters.received == 5)
+        speaking = asyncio.create_task(peer.send(leg.local_address, frames[5:]))
+        for first in range(
+            0, 20_000, 50
+        ):  # fits into the socket's buffer: what is tested is what we do with it
+            for index in range(first, first + 50):
+                peer.send_raw(leg.local_address, flood_packet(index, 0xBAD))
+            while leg.counters.foreign < first + 50:
+                await asyncio.sleep(0)
+        await speaking
+        await until(lambda: 1049 in values(listener))
+        assert values(listener) == list(range(1000, 1050))
+        counters = leg.counters
+        assert (counters.received, counters.foreign, counters.malformed, counters.lost) == (50, 20_000, 0, 0)
+
+
+def test_on_uvloop_too_only_asterisk_reaches_us() -> None:
+    """The loop of production reads the socket in its own way."""
+
+    async def speak() -> None:
+        listener = Listener()
+        async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender) as leg:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                for index in range(10):
+                    stranger.sendto(flood_packet(index, peer.ssrc), leg.local_address)
+                    peer.send_one(leg.local_address, tone(10)[index])
+                    await asyncio.sleep(0.02)
+            await until(lambda: 1009 in values(listener))
+            assert values(listener) == list(range(1000, 1010))
+            assert (leg.counters.received, leg.counters.foreign) == (10, 0)
+            peer.close()
+            sent = leg.counters.sent
+            await until(lambda: leg.counters.sent >= sent + 5)
+            assert leg.counters.unsent == 0
+
+    uvloop.run(speak())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(65_507),
+        RtpPacket(10, 1, 1, 0xA57E, bytes(60_000)).to_bytes(),
+        RtpPacket(10, 1, 1, 0xA57E, bytes(3202)).to_bytes(),
+        b"\x9f\x0a" + bytes(10) + bytes(60) + b"\xbe\xde\xff\xff" + bytes(1200),
+        b"\x80",
+    ],
+)
+async def test_a_datagram_that_is_no_packet_of_speech_costs_itself(data: bytes) -> None:
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender) as leg:
+        frames = tone(10)
+        await peer.send(leg.local_address, frames[:5])
+        peer.send_raw(leg.local_address, data)
+        await peer.send(leg.local_address, frames[5:])
+        await until(lambda: leg.counters.received == 10)
+        await until(lambda: 1009 in values(listener))
+        assert values(listener) == list(range(1000, 1010))
+        assert leg.counters.malformed == 1
 
 
 async def test_jitter_and_a_new_stream_lose_nothing() -> None:
@@ -336,6 +439,8 @@ async def test_a_closed_port_at_the_far_end_is_no_error(caplog: pytest.LogCaptur
         peer.close()
         sent = leg.counters.sent
         await until(lambda: leg.counters.sent >= sent + 10)
+        # What the kernel reports is an earlier packet's refusal, which anybody could forge: it costs no packet.
+        assert leg.counters.unsent == 0
     assert caplog.records == []
 
 
@@ -485,3 +590,13 @@ async def test_an_address_that_was_set_is_taken_as_it_is() -> None:
 async def test_a_host_that_is_not_found_is_named_with_both_settings() -> None:
     with pytest.raises(MediaError, match=r"no-such-host\.invalid of ARI_URL is not found .*RTP_HOST"):
         await own_address("auto", "http://no-such-host.invalid:8088")
+
+
+def test_without_descriptors_there_is_one_sentence() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(MediaError, match=r"no RTP socket can be had: Too many open files"):
+            bind("127.0.0.1", None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
