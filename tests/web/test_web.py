@@ -272,7 +272,7 @@ async def test_half_a_character_keeps_nobody_from_watching(tmp_path: Path) -> No
             await until(lambda: seen[-1].get("summary", {}).get("stage") == "over")
         await until(lambda: '"ended"' in "".join(p.read_text() for p in tmp_path.rglob("events.jsonl")))
         _, answer = await who.get("/api/recordings")
-        assert answer["recordings"][0]["number"] == "smile ?"
+        assert answer["recordings"][0]["number"] == "smile \ud83d"
 
 
 async def test_a_disk_that_does_not_answer_is_said_and_keeps_nobody_waiting(
