@@ -25,7 +25,7 @@ from ari_app.call import Call, CallSettings, Dial
 from ari_app.dialog import ports
 from ari_app.dialog.echo import Echo
 from ari_app.happenings import Ended, Progress, RecordingFailed
-from ari_app.record.recorder import Recorder, RecorderSettings
+from ari_app.record.recorder import MAX_FRAMES, Recorder, RecorderSettings
 from ari_app.record.recording import OpenRecorder
 from ari_app.rtp.sender import RtpSender
 from tests.fakes.asterisk import FakeAsterisk, until
@@ -653,6 +653,27 @@ async def test_a_disk_that_does_not_answer_keeps_nobody_waiting(bench: Bench, tm
     go.set()
     await until(lambda: call.recording.written)
     assert b'"event": "ended"' in (tmp_path / "call" / "events.jsonl.age").read_bytes()
+
+
+async def test_a_recording_that_fails_twice_is_told_of_once(bench: Bench, tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def seal(piece: bytes) -> bytes:
+        assert go.wait(30)
+        raise OSError(5, "Input/output error")
+
+    call, running = bench.call_in(Echo(), open_recorder=recorder_in(tmp_path / "call", seal=seal))
+    await bench.talking()
+    for _ in range(MAX_FRAMES + 1):
+        call.recording.push_caller(frame(1), asyncio.get_running_loop().time())
+    await until(lambda: any(isinstance(what, RecordingFailed) for what in bench.seen))
+    go.set()
+    bench.asterisk.hang_up(CALLER)
+    await ended(running)
+    await until(lambda: call.recording.written)
+    await asyncio.sleep(0)
+    (failed,) = [what for what in bench.seen if isinstance(what, RecordingFailed)]
+    assert "does not answer" in failed.reason
 
 
 async def test_the_words_of_a_pause_are_nobody_s(bench: Bench, tmp_path: Path) -> None:
