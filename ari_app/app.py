@@ -24,7 +24,7 @@ from ari_app.happenings import Observer
 from ari_app.live import LiveCalls
 from ari_app.load import Load
 from ari_app.metrics import Metrics
-from ari_app.record.retention import tidy_for_ever
+from ari_app.record.retention import Tidier
 from ari_app.rtp.endpoint import bind, own_address
 from ari_app.rtp.sender import RtpSender
 from ari_app.web.access import Access, token_of
@@ -139,6 +139,7 @@ class App:
             connection = asyncio.create_task(self._client.run(), name="ari-connection")
             sweeping = asyncio.create_task(reconciler.sweep_for_ever(self._client), name="sweep")
             stack.push_async_callback(_end, connection, sweeping)
+            stack.push_async_callback(calls.write_all)
             stack.push_async_callback(calls.cancel_all)
             stack.push_async_callback(calls.end_all)
             yield connection
@@ -171,11 +172,12 @@ class App:
         )
 
     async def _tidy(self) -> None:
-        await tidy_for_ever(
+        tidier = Tidier(
             Path(self._config.recordings_dir),
             max_age_s=self._config.recordings_keep_days * 86400,
             max_bytes=self._config.recordings_max_mb * 1_000_000,
         )
+        await tidier.run()
 
     def _health(self) -> Mapping[str, Any]:
         registered = hasattr(self, "_client") and self._client.registered.is_set()

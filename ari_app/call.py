@@ -26,7 +26,7 @@ from ari_app.audio.codec import pcm16_to_slin, slin_to_pcm16
 from ari_app.dialog import ports
 from ari_app.errors import AriAppError
 from ari_app.guard import is_number
-from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress
+from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress, RecordingFailed
 from ari_app.line import LineWatch
 from ari_app.record.recording import OpenRecorder, Recording
 from ari_app.rtp.endpoint import RtpEndpoint
@@ -107,7 +107,7 @@ class Call:
         self._steps: dict[facts.Step, asyncio.Task[None]] = {}
         self._timers: list[asyncio.TimerHandle] = []
         self._endpoint: RtpEndpoint | None = None
-        self.recording = Recording(open_recorder)
+        self.recording = Recording(open_recorder, lambda why: self._observe(RecordingFailed(why)))
         self._conversing = False
         self._transfer_to = ""
         self._line = LineWatch(
@@ -317,7 +317,7 @@ class Call:
 
     async def _start_conversation(self) -> None:
         assert self._endpoint is not None
-        await self.recording.open()
+        self.recording.open()
         await self._brain.start(self._endpoint.playout, self._on_fact)
         self._conversing = True
 
@@ -346,7 +346,7 @@ class Call:
             self._brain.push_sent(frame)
 
     def _on_fact(self, fact: ports.Fact) -> None:
-        self.recording.push_fact(fact)
+        fact = self.recording.push_fact(fact)  # from here on nobody knows the words of a pause
         if isinstance(fact, ports.EngineFailed):
             logger.warning("turn %d: %s failed: %s", fact.turn, fact.stage, fact.message)
         elif isinstance(fact, ports.GaveUp):
@@ -378,8 +378,7 @@ class Call:
         logger.info("call ended: %s%s; rtp %s", ending, heard, counters)
         if line is not None:
             self._observe(LineHeard(line, final=True))
-        self.recording.note(
-            "ended",
+        self.recording.end(
             outcome=ending.outcome,
             by=ending.by,
             reason=str(ending),
@@ -406,7 +405,7 @@ class Call:
             if self._flow.state is not State.ENDED:
                 await self._abandon()
         finally:
-            await self.recording.close()
+            self.recording.finish()
 
     async def _abandon(self) -> None:
         """One quick try to take down what may exist in Asterisk; what resists is left to the next sweep."""

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,8 @@ from ari_app.happenings import Observer
 from ari_app.load import Load
 from ari_app.logs import mask_number
 from ari_app.outbound import Outbound
-from ari_app.record.files import seal_for
 from ari_app.record.recorder import Recorder, RecorderSettings, recording_directory
+from ari_app.record.seal import seal_for
 from ari_app.rtp.sender import RtpSender
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 STOPPING = "the application is stopping"
 END_TIMEOUT_S = 5
 """For taking all calls down, when Asterisk hardly answers."""
+WRITE_TIMEOUT_S = 5
+"""For what is left to write of recordings, when the disk hardly answers."""
 
 
 class Watcher(Protocol):
@@ -236,11 +238,19 @@ class Calls:
             self._callers[caller_channel_id] = call
         return call
 
-    def _open_recorder(self, about: Mapping[str, object], started_at: float) -> Recorder:
+    def _open_recorder(
+        self, about: Mapping[str, object], started_at: float, on_failed: Callable[[str], None]
+    ) -> Recorder:
         started = time.strftime("%Y%m%d-%H%M%S")
         root = Path(self._config.recordings_dir)
         directory = recording_directory(root, self._command, started, str(about["call"]))
-        return Recorder(directory, settings=self._recorder_settings, started_at=started_at, about=about)
+        return Recorder(
+            directory,
+            settings=self._recorder_settings,
+            started_at=started_at,
+            about=about,
+            on_failed=on_failed,
+        )
 
     async def _warm_engines(self) -> None:
         """Open connections while the call is set up, so that the caller's first turn does not pay for them."""
@@ -343,6 +353,12 @@ class Calls:
             async with asyncio.timeout(END_TIMEOUT_S):
                 while self._tasks:  # who calls meanwhile is refused, which is a task too
                     await asyncio.wait(self._tasks)
+
+    async def write_all(self) -> None:
+        """Let what was recorded reach the disk, as long as that takes no longer than it should."""
+        writer = self._recorder_settings.writer
+        if not await asyncio.to_thread(writer.wait, WRITE_TIMEOUT_S):
+            logger.error("%d recordings are left unfinished: the disk does not answer", len(writer))
 
     async def cancel_all(self) -> None:
         """Nothing of a call is left."""

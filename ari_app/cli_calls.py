@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +18,9 @@ from typing import Any
 from ari_app.errors import ConfigError
 from ari_app.record import report
 from ari_app.record.archive import Archive, PastCall, read_events, summary
-from ari_app.record.files import SEALED_SUFFIX, opener_of
+from ari_app.record.folder import goes_on
 from ari_app.record.plot import plot
+from ari_app.record.seal import SEALED_SUFFIX, Opener, Tampered
 from ari_app.record.wav import HEADER_BYTES, header
 from ari_app.texts import shown
 
@@ -34,7 +39,7 @@ def add_parser(commands: Any) -> None:
     listing.add_argument("--json", action="store_true", help="as JSON")
     show = actions.add_parser("show", help="what was said in one, and what each answer waited for")
     stats = actions.add_parser("stats", help="waits, lengths, outcomes and cost over a time")
-    stats.add_argument("--days", type=float, default=7, help="the last so many days (default: %(default)s)")
+    stats.add_argument("--days", type=_days, default=7, help="the last so many days (default: %(default)s)")
     picture = actions.add_parser("plot", help="draw one: both voices, words, waits")
     picture.add_argument("--output", metavar="FILE", help="an .svg or .png file (default: CALL.svg)")
     unseal = actions.add_parser("unseal", help="open a sealed recording with its private key")
@@ -51,8 +56,19 @@ def run(arguments: argparse.Namespace, recordings: Path) -> int:
         ConfigError: there is no such call, or the file can't be written.
     """
     archive = Archive(recordings)
-    _ACTIONS[arguments.action or "list"](arguments, archive)
+    try:
+        _ACTIONS[arguments.action or "list"](arguments, archive)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough; the interpreter flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not days > 0 or math.isinf(days):
+        raise ValueError
+    return days
 
 
 def _say(lines: list[str]) -> None:
@@ -88,7 +104,7 @@ def _read(folder: Path) -> tuple[PastCall, list[dict[str, Any]]]:
         raise ConfigError(
             f"{folder} is sealed: open it with `calls unseal`." if sealed else f"{folder} holds no log."
         )
-    return call, events
+    return replace(call, goes_on=goes_on(folder) and not call.outcome), events
 
 
 def _show(arguments: argparse.Namespace, archive: Archive) -> None:
@@ -96,8 +112,11 @@ def _show(arguments: argparse.Namespace, archive: Archive) -> None:
 
 
 def _stats(arguments: argparse.Namespace, archive: Archive) -> None:
-    since = datetime.now(UTC) - timedelta(days=arguments.days)
-    _say(report.stats([call for call in archive.calls() if call.started >= since]))
+    try:
+        since = datetime.now(UTC) - timedelta(days=arguments.days)
+    except OverflowError:  # before all calendars
+        since = None
+    _say(report.stats(list(archive.calls(since=since))))
 
 
 def _plot(arguments: argparse.Namespace, archive: Archive) -> None:
@@ -115,16 +134,41 @@ def _unseal(arguments: argparse.Namespace, archive: Archive) -> None:
     folder = _folder(arguments, archive)
     target = Path(arguments.to) / folder.name
     try:
-        unseal = opener_of(Path(arguments.identity).read_text(encoding="utf-8"))
-        target.mkdir(parents=True, mode=0o700)
-        for sealed in sorted(folder.glob(f"*{SEALED_SUFFIX}")):
-            plain = unseal(sealed.read_bytes())
-            path = target / sealed.name.removesuffix(SEALED_SUFFIX)
-            path.touch(mode=0o600)
-            path.write_bytes(_mended(plain) if path.suffix == ".wav" else plain)
+        opener = Opener(Path(arguments.identity).read_text(encoding="utf-8"))
+        sealed = sorted(folder.glob(f"*{SEALED_SUFFIX}"))
+        if not sealed:
+            raise ConfigError(f"{folder} is not sealed.")
+        if target.exists():
+            raise ConfigError(f"{target} is there already.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        opened = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=target.parent))  # mode 0700
+        try:
+            complaints = [complaint for path in sealed if (complaint := _open(opener, path, opened))]
+            opened.rename(target)  # whole, or not at all
+        except BaseException:
+            shutil.rmtree(opened)
+            raise
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the recording can't be opened: {error}.") from None
     print(target)
+    if complaints:
+        raise Tampered(f"{'; '.join(complaints)}; the rest is in {target}.")
+
+
+def _open(opener: Opener, path: Path, folder: Path) -> str:
+    """Open one file into the folder; returns what was done to it by somebody else, then without the file."""
+    name = path.name.removesuffix(SEALED_SUFFIX)
+    try:
+        opened = opener.open(name, path.read_bytes())
+    except Tampered as error:
+        return str(error)
+    if not opened.complete:
+        print(f"{name} has no end: the call goes on, the process was killed, or somebody cut it off")
+    plain = _mended(opened.plain) if name.endswith(".wav") else opened.plain
+    descriptor = os.open(folder / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(plain)
+    return ""
 
 
 def _mended(wav: bytes) -> bytes:

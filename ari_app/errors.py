@@ -4,6 +4,7 @@
     ├── ConfigError           a setting is missing or wrong; names the setting and the remedy
     ├── LimitReached          one outbound call more than a limit allows; names the setting
     ├── NoSuchCall            the call is over, or what was asked of it is not possible
+    ├── DiskTooSlow           the disk of the recordings does not answer
     ├── SetupError            something the machine must have is not there (Asterisk, a package, a port)
     ├── AriError              Asterisk's REST interface or event websocket
     │   ├── AriUnreachable    nobody answers at the URL, or Asterisk is still starting
@@ -38,6 +39,10 @@ class LimitReached(AriAppError):
 
 class NoSuchCall(AriAppError):
     """The call is over, or what was asked of it is not possible; the text says which."""
+
+
+class DiskTooSlow(AriAppError):
+    """The disk of the recordings does not answer."""
 
 
 class SetupError(AriAppError):

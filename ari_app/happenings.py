@@ -35,5 +35,12 @@ class LineHeard:
     """The last word on it."""
 
 
-Happening = Progress | Ended | LineHeard | ports.Fact
+@dataclass(frozen=True, slots=True)
+class RecordingFailed:
+    """The recording of the call is not whole, or there is none."""
+
+    reason: str
+
+
+Happening = Progress | Ended | LineHeard | RecordingFailed | ports.Fact
 Observer = Callable[[Happening], None]

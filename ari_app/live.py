@@ -20,7 +20,7 @@ import numpy as np
 
 from ari_app.call import Call
 from ari_app.dialog import ports
-from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress
+from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress, RecordingFailed
 from ari_app.record.events import name_of, values_of
 
 MAX_EVENTS = 400
@@ -166,6 +166,8 @@ class LiveCalls:
             elif isinstance(what, LineHeard):
                 seen.line = {**asdict(what.quality), "mos": round(what.quality.mos, 2)}
                 self._tell("call", call.call_id, summary=seen.summary())
+            elif isinstance(what, RecordingFailed):
+                self.changed(call.call_id)
             elif isinstance(what, Ended):
                 seen.stage, seen.ending = "over", str(what.ending)
                 self._over[call.call_id] = {**seen.summary(), "events": list(seen.events)}

@@ -23,7 +23,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from ari_app import __version__
 from ari_app.call import Call
 from ari_app.dialog import ports
-from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress
+from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress, RecordingFailed
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -87,6 +87,7 @@ class Metrics:
             "Packets lost on the caller's line",
             (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
         )
+        self._recordings_failed = counter("recordings_failed", "Calls whose recording is not whole")
         self._connections = counter("ari_connections", "Times Asterisk took the application")
         self._swept = counter("swept", "Channels and bridges of dead calls taken down")
         self._lag = histogram("loop_lag_seconds", "How late the event loop was", LAG_BUCKETS_S)
@@ -154,6 +155,8 @@ class Metrics:
                     self._mos.observe(what.quality.mos)
                     self._jitter.observe(what.quality.jitter_ms / 1000)
                     self._loss.observe(what.quality.lost_percent / 100)
+            elif isinstance(what, RecordingFailed):
+                self._recordings_failed.inc()
             elif not isinstance(what, Progress):
                 self._count(what)
 

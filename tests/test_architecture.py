@@ -124,7 +124,7 @@ CORES = [
         )
     ),
     "web/description.py",
-    *(f"record/{name}.py" for name in ("cues", "events", "report")),
+    *(f"record/{name}.py" for name in ("cues", "events", "pauses", "report")),
     *(f"check/{name}.py" for name in ("findings", "loop")),
     "offline/answerer.py",
     "offline/language.py",

@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 import wave
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from ari_app.ari.outcome import Ending, Outcome
 from ari_app.call import Call, CallSettings, Dial
 from ari_app.dialog import ports
 from ari_app.dialog.echo import Echo
-from ari_app.happenings import Ended, Progress
-from ari_app.record.recorder import Recorder, RecorderSettings
+from ari_app.happenings import Ended, Progress, RecordingFailed
+from ari_app.record.recorder import MAX_FRAMES, Recorder, RecorderSettings
+from ari_app.record.recording import OpenRecorder
 from ari_app.rtp.sender import RtpSender
 from tests.fakes.asterisk import FakeAsterisk, until
 from tests.fakes.call_bench import ScriptedBrain, frame, media_of, nothing_leaks
@@ -58,7 +59,7 @@ class Bench:
         brain: ports.Brain,
         *,
         dial: Dial | None = None,
-        open_recorder: Callable[[float], Recorder] | None = None,
+        open_recorder: OpenRecorder | None = None,
         **settings: Any,
     ) -> Call:
         call = Call(
@@ -574,10 +575,20 @@ async def test_silence_of_the_caller_is_heard_as_silence(bench: Bench) -> None:
 # --- the record --------------------------------------------------------------------------------------
 
 
-def recorder_in(directory: Path) -> Callable[[float], Recorder]:
-    return lambda started_at: Recorder(
-        directory, settings=RecorderSettings(), started_at=started_at, about={"call": "1"}
+def recorder_in(directory: Path, **settings: Any) -> OpenRecorder:
+    return lambda started_at, on_failed: Recorder(
+        directory,
+        settings=RecorderSettings(**settings),
+        started_at=started_at,
+        about={"call": "1"},
+        on_failed=on_failed,
     )
+
+
+async def log_of(call: Call, directory: Path) -> list[dict[str, Any]]:
+    """What was recorded, once it is."""
+    await until(lambda: call.recording.written)
+    return [json.loads(line) for line in (directory / "events.jsonl").read_text().splitlines()]
 
 
 def stereo(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -598,12 +609,12 @@ async def test_both_sides_are_recorded_aligned(bench: Bench, tmp_path: Path) -> 
     lasted_s = asyncio.get_running_loop().time() - begun_at
     bench.asterisk.hang_up(CALLER)
     await ended(running)
+    log = await log_of(call, tmp_path / "call")
     caller, bot = stereo(tmp_path / "call" / "full_call.wav")
     assert lasted_s - 0.5 < len(caller) / 8000 < lasted_s + 1
     onset_caller, onset_bot = int(np.argmax(caller == 5000)), int(np.argmax(bot == 5000))
     assert onset_caller > 0 and onset_bot > 0, "both sides speak"
     assert 0 <= (onset_bot - onset_caller) / 8000 < 0.25, "the echo follows at once"
-    log = [json.loads(line) for line in (tmp_path / "call" / "events.jsonl").read_text().splitlines()]
     assert log[-1]["event"] == "ended"
     assert log[-1]["outcome"] == "answered"
 
@@ -619,25 +630,84 @@ async def test_a_directory_that_cannot_be_made_costs_only_the_record(
     assert (await ended(running)).outcome is Outcome.ANSWERED
     assert len(complaints(caplog)) == 1
     assert "not recorded" in complaints(caplog)[0]
+    failed = next(what for what in bench.seen if isinstance(what, RecordingFailed))
+    assert "exists" in failed.reason and call.recording.state == "failed"
 
 
-async def test_the_caller_hangs_up_while_the_record_is_opened(bench: Bench, tmp_path: Path) -> None:
-    """On a slow disk; the files and the thread that turn up late are closed all the same."""
+async def test_a_disk_that_does_not_answer_keeps_nobody_waiting(bench: Bench, tmp_path: Path) -> None:
+    """Neither the caller for the bot nor the line for the next caller; what is late is written all the same."""
     reached, go = threading.Event(), threading.Event()
 
-    def slowly(started_at: float) -> Recorder:
+    def seal(piece: bytes) -> bytes:
         reached.set()
-        go.wait(10)
-        return recorder_in(tmp_path / "call")(started_at)
+        assert go.wait(30)
+        return piece
 
     brain = ScriptedBrain()
-    call, running = bench.call_in(brain, open_recorder=slowly)
+    call, running = bench.call_in(brain, open_recorder=recorder_in(tmp_path / "call", seal=seal))
     await until(reached.is_set)
+    await until(lambda: len(brain.frames) > 3)
     bench.asterisk.hang_up(CALLER)
-    await until(lambda: isinstance(bench.seen[-1], Ended))
-    go.set()
     assert (await ended(running)).by == "far"
-    assert not brain.is_open
+    assert not brain.is_open and not call.recording.written
+    go.set()
+    await until(lambda: call.recording.written)
+    assert b'"event": "ended"' in (tmp_path / "call" / "events.jsonl.age").read_bytes()
+
+
+async def test_a_recording_that_fails_twice_is_told_of_once(bench: Bench, tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def seal(piece: bytes) -> bytes:
+        assert go.wait(30)
+        raise OSError(5, "Input/output error")
+
+    call, running = bench.call_in(Echo(), open_recorder=recorder_in(tmp_path / "call", seal=seal))
+    await bench.talking()
+    for _ in range(MAX_FRAMES + 1):
+        call.recording.push_caller(frame(1), asyncio.get_running_loop().time())
+    await until(lambda: any(isinstance(what, RecordingFailed) for what in bench.seen))
+    go.set()
+    bench.asterisk.hang_up(CALLER)
+    await ended(running)
+    await until(lambda: call.recording.written)
+    await asyncio.sleep(0)
+    (failed,) = [what for what in bench.seen if isinstance(what, RecordingFailed)]
+    assert "does not answer" in failed.reason
+
+
+async def test_the_words_of_a_pause_are_nobody_s(bench: Bench, tmp_path: Path) -> None:
+    """Neither the record's nor those of who looks on, though they are understood when the pause is over."""
+    brain = ScriptedBrain()
+    call, running = bench.call_in(brain, open_recorder=recorder_in(tmp_path / "call"))
+    await until(lambda: len(brain.frames) > 3)
+    now = asyncio.get_running_loop().time
+    assert call.recording.pause(True) and call.recording.state == "paused"
+    onset_at = now()
+    await asyncio.sleep(0.1)
+    brain.report(ports.BotSaid(0, "The operator says 4111.", "The operator says 4111.", False, b"", onset_at))
+    ended_at = now()
+    call.recording.pause(False)
+    await asyncio.sleep(0.7)
+    brain.report(ports.CallerSpeechStarted(now(), now()))
+    brain.report(ports.CallerSaid(1, "4111 1111", "en", b"12", onset_at, ended_at))
+    brain.report(ports.CallerSaid(2, "thank you", "en", b"12", now(), now()))
+    bench.asterisk.hang_up(CALLER)
+    await ended(running)
+    log = await log_of(call, tmp_path / "call")
+    for told in (repr(bench.seen), repr(log)):
+        assert "4111" not in told and "thank you" in told and told.count("[not recorded]") >= 2
+
+
+async def test_a_call_that_nobody_answers_leaves_its_end(bench: Bench, tmp_path: Path) -> None:
+    call, running = bench.call_out(
+        ScriptedBrain(), ring_timeout_s=0.2, open_recorder=recorder_in(tmp_path / "call")
+    )
+    ending = await ended(running)
+    log = await log_of(call, tmp_path / "call")
+    assert [event["event"] for event in log] == ["call", "ended"]
+    assert (log[1]["outcome"], log[1]["reason"]) == (str(ending.outcome), str(ending))
+    assert [path.name for path in (tmp_path / "call").iterdir()] == ["events.jsonl"]
 
 
 async def test_an_observer_that_fails_disturbs_nobody(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -759,6 +829,7 @@ async def test_a_brain_that_stumbles_over_every_frame(
     assert (await ended(running)).outcome is Outcome.ANSWERED
     assert len(brain.frames) > 1
     assert len(complaints(caplog)) == 1
+    await until(lambda: call.recording.written)
     caller, _ = stereo(tmp_path / "call" / "full_call.wav")
     assert 5000 in caller
 
@@ -773,7 +844,7 @@ async def test_a_brain_that_fails_to_close(
     assert (await ended(running)).outcome is Outcome.ANSWERED
     bench.asterisk.assert_clean()
     assert complaints(caplog)
-    assert '"ended"' in (tmp_path / "call" / "events.jsonl").read_text()
+    assert (await log_of(call, tmp_path / "call"))[-1]["event"] == "ended"
 
 
 # --- cancelled ---------------------------------------------------------------------------------------

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import json
+import os
+import stat
+import subprocess
+import sys
+import time
 import wave
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pyrage
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ari_app import cli
 from ari_app.dialog import ports
-from ari_app.record.archive import read_events
-from ari_app.record.files import seal_for
+from ari_app.record.archive import Archive, read_events, summary
 from ari_app.record.recorder import Recorder, RecorderSettings
-from ari_app.record.report import percentile
+from ari_app.record.report import percentile, story
+from ari_app.record.seal import messages, seal_for
+from tests.fakes.small_disk import ROOT
 
 IDENTITY = pyrage.x25519.Identity.generate()
 LOUD = np.full(160, 4000, "<i2").tobytes()
@@ -172,6 +183,292 @@ def test_a_log_cut_short_by_a_kill_is_read_as_far_as_it_goes(tmp_path: Path) -> 
     whole = log.read_text()
     log.write_text(whole[:-20])
     assert len(read_events(folder)) == len(whole.splitlines()) - 1
+
+
+@pytest.mark.parametrize(
+    "odd", ["hello\u2028world", "hello\u2029world", "hello\x85world", "hello\x0bworld\x1c"]
+)
+def test_what_a_caller_says_ends_no_line(tmp_path: Path, odd: str) -> None:
+    recorder = Recorder(
+        tmp_path / "serve_20261101-120001_000000000001", settings=RecorderSettings(), started_at=0, about={}
+    )
+    recorder.push_fact(ports.CallerSaid(1, odd, "en", b""))
+    recorder.close()
+    assert [event.get("text") for event in read_events(recorder.directory)] == [None, odd]
+
+
+def test_a_call_that_goes_on_is_not_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorders = [
+        Recorder(
+            tmp_path / f"serve_20261101-12000{number}_{number:012x}",
+            settings=RecorderSettings(seal=seal),
+            started_at=0,
+            about={"direction": "inbound"},
+        )
+        for number, seal in ((1, None), (2, seal_for(str(IDENTITY.to_public()))))
+    ]
+    until = time.monotonic() + 10
+    while not all(any(recorder.directory.glob("events.jsonl*")) for recorder in recorders):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    said = calls(capsys, tmp_path)[1]
+    assert said.count("goes on") == 2 and "cut short" not in said
+    assert "goes on" in calls(capsys, tmp_path, "show", "000000000001")[1]
+    assert "1 goes on" in calls(capsys, tmp_path, "stats", "--days", "100000")[1]
+    for recorder in recorders:
+        recorder.close()
+    said = calls(capsys, tmp_path)[1]
+    assert "goes on" not in said and said.count("cut short") == 1
+
+
+def test_whoever_looks_does_not_make_a_call_go_on(tmp_path: Path) -> None:
+    """Two programs look at one folder at the same time, whose process was killed."""
+    folder = leave_call(tmp_path, 1, ended=False)
+    (folder / ".recording").touch()
+    lock = os.open(folder / ".recording", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    (call,) = Archive(tmp_path).calls()
+    os.close(lock)
+    assert not call.goes_on
+
+
+ODD_LOGS = (
+    b"",
+    b"\n\n",
+    b"\xff\xfe\x00garbage",
+    b"[" * 100_000,
+    b'"text"\n17\n[]\n{"event": 17}\n{"event": null}\n{"event": []}\n',
+    b'{"event": "call", "started": 17, "direction": [], "from": {}}\n{"event": "ended", "line": 3, "outcome": 4}',
+    b'{"event": "call", "started": "0001-01-01T00:00:00+14:00"}\n',
+    b'{"event": "call"}\n{"event": "engine_used"}\n{"event": "engine_used", "call_cost_usd": "much"}\n',
+    b'{"event": "call", "audio_ms": "0"}\n{"event": "ended", "audio_ms": NaN, "line": {"mos": "x"}}\n',
+    b'{"event": "turn_timed"}\n{"event": "turn_timed", "first_frame_at": 1}\n'
+    b'{"event": "turn_timed", "first_frame_at": 1, "speech_end_at": null, "transcript_at": "x"}\n',
+    *(
+        f'{{"event": "{name}"}}\n'.encode()
+        for name in ("caller_said", "bot_said", "barge_in", "engine_failed")
+    ),
+    *(
+        f'{{"event": "{name}", "text": 1, "at": "x", "onset_at": [], "heard": null, "interrupted": 7}}\n'.encode()
+        for name in (
+            "caller_said",
+            "bot_said",
+            "caller_speech_started",
+            "barge_in_dismissed",
+            "bot_speech_started",
+        )
+    ),
+    b'{"event": "recording_paused"}\n{"event": "recording_stopped", "audio_ms": {}}\n',
+    b'{"event": "caller_said", "text": "\\ud83d", "onset_at": 1}\n{"event": "ended", "reason": "$x$ \\ud83d"}\n',
+)
+
+
+@pytest.mark.parametrize("log", ODD_LOGS)
+def test_one_odd_folder_hides_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], log: bytes
+) -> None:
+    leave_call(tmp_path, 1)
+    for name in ("serve_20261101-120002_000000000002", "serve_99999999-999999_ff"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "events.jsonl").write_bytes(log)
+    (tmp_path / "serve_20261101-120003_000000000003").mkdir()
+    (tmp_path / "serve_20261101-120004_000000000004").touch()
+    for arguments in ((), ("list", "--json"), ("stats", "--days", "100000")):
+        code, said, _ = calls(capsys, tmp_path, *arguments)
+        assert code == 0 and "answered" in said
+    assert "unreadable" in calls(capsys, tmp_path)[1]
+    for action in ("show", "plot"):
+        code, _, said = calls(capsys, tmp_path, action, "000000000002")
+        assert code == 0 or "holds no log" in said or "holds no sound" in said
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "event": st.sampled_from(
+                    ["call", "ended", "turn_timed", "caller_said", "bot_said", "engine_used"]
+                )
+            },
+            optional=dict.fromkeys(
+                (
+                    "audio_ms",
+                    "at",
+                    "onset_at",
+                    "speech_end_at",
+                    "first_frame_at",
+                    "text",
+                    "call_cost_usd",
+                    "line",
+                ),
+                st.none()
+                | st.booleans()
+                | st.floats()
+                | st.text(max_size=3)
+                | st.lists(st.integers(), max_size=1),
+            ),
+        ),
+        max_size=6,
+    )
+)
+def test_no_log_is_too_odd_to_tell(events: list[dict[str, object]]) -> None:
+    call = summary("serve_20261101-120002_000000000002", events)
+    assert (call is None) == (not events)
+    if call is not None:
+        assert story(call, events)[-1].startswith("Ended")
+
+
+def wav(channels: int, width: int, frames: bytes) -> bytes:
+    made = io.BytesIO()
+    with wave.open(made, "wb") as sound:
+        sound.setnchannels(channels)
+        sound.setsampwidth(width)
+        sound.setframerate(8000)
+        sound.writeframes(frames)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"", "no sound"),
+        (b"garbage" * 100, "no sound"),
+        (b"RIFF\x10\0\0\0WAVEfmt \x03\0\0\0abc", "no sound"),
+        (wav(1, 2, bytes(1000)), "none of ours: 1 channels"),
+        (wav(2, 1, bytes(1000)), "none of ours: 2 channels of 8 bits"),
+        (wav(2, 2, bytes(1000))[:-3], ""),
+        (wav(2, 2, b""), ""),
+        (wav(2, 2, bytes(1000))[:44], ""),
+    ],
+)
+def test_odd_sound_is_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, wanted: str
+) -> None:
+    (leave_call(tmp_path, 1) / "full_call.wav").write_bytes(content)
+    code, _, said = calls(capsys, tmp_path, "plot", "000000000001")
+    assert (code, said.count("\n")) == ((2, 1) if wanted else (0, 0)) and wanted in said
+
+
+@pytest.mark.parametrize("days", ["nan", "inf", "-1", "0", "much"])
+def test_days_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], days: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        calls(capsys, tmp_path, "stats", "--days", days)
+    assert ended.value.code == 2 and "--days" in capsys.readouterr().err
+
+
+def test_more_days_than_the_calendar_has_are_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_call(tmp_path, 1)
+    assert "1: 1 answered" in calls(capsys, tmp_path, "stats", "--days", "1e12")[1]
+
+
+@pytest.mark.parametrize("arguments", [("list", "--json", "--limit", "2000"), ("list",), ("stats",)])
+def test_whoever_reads_may_have_seen_enough(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    for number in range(1, 9):
+        leave_call(tmp_path, number)
+    command = [sys.executable, "-m", "ari_app", "calls", "--recordings-dir", str(tmp_path), *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_old_calls_are_not_even_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The date stands in the folder's name, as the local time of whoever wrote it."""
+    leave_call(tmp_path, 1)
+    old = tmp_path / "serve_20200101-120000_000000000002"
+    old.mkdir()
+    os.mkfifo(old / "events.jsonl")  # who opens it waits for ever
+    days = str((datetime.now(UTC) - datetime(2026, 10, 1, tzinfo=UTC)).days)
+    command = [
+        sys.executable,
+        "-m",
+        "ari_app",
+        "calls",
+        "--recordings-dir",
+        str(tmp_path),
+        "stats",
+        "--days",
+        days,
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0 and "1: 1 answered" in done.stdout
+
+
+def test_sealed_calls_are_counted_as_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(1, 4):
+        leave_call(tmp_path, number, sealed=True)
+    said = calls(capsys, tmp_path, "stats", "--days", "100000")[1]
+    assert said == "3 calls are left out, being sealed: open with `calls unseal`.\n"
+    leave_call(tmp_path, 4)
+    said = calls(capsys, tmp_path, "stats", "--days", "100000")[1]
+    assert "1: 1 answered" in said and "3 calls are left out" in said
+
+
+def test_calls_without_a_conversation_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_call(tmp_path, 1)
+    recorder = Recorder(
+        tmp_path / "dial_20261101-120002_000000000002",
+        settings=RecorderSettings(),
+        started_at=0,
+        about={"direction": "outbound", "to": "+4912345"},
+    )
+    recorder.note("ended", outcome="busy", reason="busy")
+    recorder.close()
+    row = calls(capsys, tmp_path)[1].splitlines()[1]
+    assert "busy" in row and "+4912345" in row
+    said = calls(capsys, tmp_path, "stats", "--days", "100000")[1]
+    assert "2: 1 busy, 1 answered" in said and "0:10 p50" in said, "its length says nothing of calls"
+
+
+def unsealed(
+    capsys: pytest.CaptureFixture[str], root: Path, identity: object = IDENTITY
+) -> tuple[int, str, str]:
+    (root / "key.txt").write_text(str(identity))
+    return calls(capsys, root, "unseal", "000000000001", "--identity", "key.txt", "--to", "opened")
+
+
+def test_the_wrong_key_does_not_stand_in_the_right_one_s_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = leave_call(tmp_path, 1, sealed=True)
+    code, _, said = unsealed(capsys, tmp_path, pyrage.x25519.Identity.generate())
+    assert code == 2 and "another key" in said and list((tmp_path / "opened").iterdir()) == []
+    code, said, _ = unsealed(capsys, tmp_path)
+    assert (code, said) == (0, f"opened/{folder.name}\n")
+    assert stat.S_IMODE((tmp_path / "opened" / folder.name).stat().st_mode) == 0o700
+    code, _, said = unsealed(capsys, tmp_path)
+    assert code == 2 and "there already" in said
+
+
+def test_a_sealed_recording_that_somebody_cut_is_not_opened_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = leave_call(tmp_path, 1, sealed=True)
+    sound = folder / "full_call.wav.age"
+    first, second, *rest = messages(sound.read_bytes())
+    assert len(rest) >= 1
+    sound.write_bytes(b"".join([first, *rest]))
+    code, _, said = unsealed(capsys, tmp_path)
+    opened = tmp_path / "opened" / folder.name
+    assert code == 2 and "full_call.wav was tampered with: its piece 2 is missing" in said
+    assert (opened / "events.jsonl").exists() and not (opened / "full_call.wav").exists()
+
+
+def test_a_sealed_recording_of_a_killed_process_is_opened_and_its_missing_end_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = leave_call(tmp_path, 1, sealed=True)
+    sound = folder / "full_call.wav.age"
+    sound.write_bytes(b"".join(messages(sound.read_bytes())[:-1]) + b"-----BEGIN AGE")
+    code, said, _ = unsealed(capsys, tmp_path)
+    assert code == 0 and said.startswith("full_call.wav has no end") and said.count("\n") == 2
+    with wave.open(str(tmp_path / "opened" / folder.name / "full_call.wav")) as opened:
+        assert opened.getnframes() == 500 * 160
 
 
 def test_percentiles_are_values_that_occurred() -> None:

@@ -11,7 +11,7 @@ import pytest
 from ari_app import live as live_module
 from ari_app.ari.outcome import Ending, Outcome
 from ari_app.dialog import ports
-from ari_app.happenings import Ended, LineHeard, Progress
+from ari_app.happenings import Ended, LineHeard, Progress, RecordingFailed
 from ari_app.live import MAX_EVENTS, MAX_OVER, LiveCalls, TooManyWatchers
 from ari_app.rtp.quality import LineQuality
 
@@ -56,6 +56,16 @@ async def test_every_fact_can_be_told() -> None:
     assert len(events) == len(FACTS) - 1, "all but the speculation"
     assert "pcm" not in json.dumps(events)
     assert live.summaries()[0]["cost_usd"] == 0.3
+
+
+async def test_a_recording_that_fails_is_news() -> None:
+    live, one = LiveCalls(), call()
+    observe = live.begin(one, {"call": "a1", "direction": "inbound"})
+    with live.watch() as waiting:
+        one.recording.state = "failed"
+        observe(RecordingFailed("No space left on device"))
+        (message,) = told(waiting)
+    assert message["summary"]["recording"] == "failed"
 
 
 async def test_a_call_is_remembered_after_its_end() -> None:

@@ -67,6 +67,8 @@ class Announcer:
         self._turn = 0
         self._remarks: dict[str, Sentence] = {}
         """What was said in between or last and is not over, by playout item."""
+        self._begun_at: dict[str, float] = {}
+        """When what the application says was first heard, by playout item."""
         self._count = 0
 
     async def say_goodbye(self, purpose: str = "goodbye") -> None:
@@ -118,7 +120,8 @@ class Announcer:
                 played_ms = self._playout.played_ms(item)
                 heard = heard_part(sentence.text, played_ms, bytes_to_ms(len(pcm)))
                 pcm = pcm[: int(played_ms * 16)]
-            self._report(BotSaid(self._turn, sentence.text, heard, heard_all is None, pcm))
+            begun_at = self._begun_at.pop(item, None)
+            self._report(BotSaid(self._turn, sentence.text, heard, heard_all is None, pcm, begun_at))
 
     def _on_fact(self, fact: Fact) -> None:
         if isinstance(fact, CallerSaid):
@@ -156,7 +159,8 @@ class Announcer:
         if opening.pcm:
             self._play(OPENING, opening)
             await self._heard(self._opened, opening)
-            report(BotSaid(0, opening.text, opening.text, False, opening.pcm))
+            begun_at = self._begun_at.pop(OPENING, None)
+            report(BotSaid(0, opening.text, opening.text, False, opening.pcm, begun_at))
         if not self._leaving:
             self._started = True
             await self._brain.start(playout, self._on_fact)
@@ -175,11 +179,13 @@ class Announcer:
     def push_mark(self, mark: PlayoutMark, now: float) -> None:
         if mark.item_id == OPENING:
             if isinstance(mark, ItemStarted):
+                self._begun_at[OPENING] = now
                 self._report(BotSpeechStarted(0, now))
             else:
                 self._opened.set()
         elif mark.item_id in self._remarks:
             if isinstance(mark, ItemStarted):
+                self._begun_at[mark.item_id] = now
                 self._report(BotSpeechStarted(self._turn, now))
             else:
                 self._conclude_remarks(heard_all=mark.item_id)

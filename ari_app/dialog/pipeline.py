@@ -143,7 +143,7 @@ class Pipeline:
 
     def push_mark(self, mark: PlayoutMark, now: float) -> None:
         self._stopgap.push_mark(mark)
-        if self._response and self._response.push_mark(mark) and self._latest:
+        if self._response and self._response.push_mark(mark, now) and self._latest:
             self._latest.reached("first_frame_at", now)
             self._report(BotSpeechStarted(self._latest.number, now))
             if timed := self._latest.take_timed():
@@ -201,7 +201,7 @@ class Pipeline:
         self._tracker.close()
         self._playout.resume()
         paused_ms = (self._now - doubt.at) * 1000
-        self._report(BargeInDismissed(self._number, self._now, paused_ms, words))
+        self._report(BargeInDismissed(self._number, self._now, paused_ms, words, doubt.onset_at))
         return True
 
     def _take_guess(self, *, won: bool) -> Turn | None:
@@ -299,8 +299,15 @@ class Pipeline:
             self._unheard, self._unfinished = "", False
             self._stopgap.language = turn.language or self._stopgap.language
             self._history.add_user(turn.words)
-            self._report(CallerSaid(turn.number, turn.words, turn.language, turn.ended.pcm))
-            turn.ended = replace(turn.ended, pcm=b"")  # nobody needs it any more, and the turn lives on
+            ended = turn.ended
+            self._report(
+                CallerSaid(
+                    *(turn.number, turn.words, turn.language, ended.pcm),
+                    onset_at=ended.onset_at,
+                    ended_at=ended.speech_end_at,
+                )
+            )
+            turn.ended = replace(ended, pcm=b"")  # nobody needs it any more, and the turn lives on
         else:
             self._report(CallerNotUnderstood(turn.number, turn.rejected))
             self._not_understood(turn)

@@ -157,6 +157,10 @@ class CallerSaid:
     language: str | None
     pcm: bytes = field(repr=False)
     """The turn's audio at 8 kHz, pre-roll included."""
+    onset_at: float | None = None
+    """When it began to be spoken; None: not known."""
+    ended_at: float | None = None
+    """When it had been spoken: its words are known later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,8 @@ class BotSaid:
     interrupted: bool
     pcm: bytes = field(repr=False)
     """What was synthesised for it at 8 kHz and sent, cut where playout ended."""
+    onset_at: float | None = None
+    """When its first frame left; None: not known, or none did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +213,8 @@ class BargeInDismissed:
     paused_ms: float
     words: str
     """What was understood; empty: noise."""
+    onset_at: float | None = None
+    """When the caller began."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Response:
         self._segments: list[_Segment] = []
         self._held = held
         self._room = asyncio.Semaphore(1 if held else 1 + AHEAD)
-        self._begun = False
+        self._begun_at: float | None = None
         self._spoken = False
         """Nothing more comes for playout."""
         self._read = False
@@ -135,7 +135,7 @@ class Response:
         """Wait until the caller has heard all that was given to playout."""
         await self._all_heard.wait()
 
-    def push_mark(self, mark: PlayoutMark) -> bool:
+    def push_mark(self, mark: PlayoutMark, now: float) -> bool:
         """Something happened in playout; True when it is the first frame of this response."""
         segment = next((s for s in self._segments if s.item_id == mark.item_id), None)
         if segment is None:
@@ -145,13 +145,15 @@ class Response:
             self._room.release()
             self._check_heard()
             return False
-        first, self._begun = not self._begun, True
-        return first
+        if self._begun_at is not None:
+            return False
+        self._begun_at = now
+        return True
 
     @property
     def being_heard(self) -> bool:
         """True from its first frame to its last, also where playout waits for synthesis."""
-        return self._begun and not self._all_heard.is_set()
+        return self._begun_at is not None and not self._all_heard.is_set()
 
     @property
     def text(self) -> str:
@@ -174,7 +176,7 @@ class Response:
         if not heard_text:
             return None
         interrupted = heard_text != self.text or not self.complete
-        return BotSaid(self.turn, self.text, heard_text, interrupted=interrupted, pcm=bytes(pcm))
+        return BotSaid(self.turn, self.text, heard_text, interrupted, bytes(pcm), self._begun_at)
 
     def forget(self) -> None:
         """It is over, and its outcome known: let go of the audio."""

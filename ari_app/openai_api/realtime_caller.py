@@ -69,6 +69,8 @@ class CallerTurn:
     started_at: float = 0.0
     """When the server told of it."""
     start_ms: float = 0.0
+    onset_at: float | None = None
+    """When it began to be spoken."""
     pcm: bytes = field(default=b"", repr=False)
     speech_end_at: float = 0.0
     endpoint_at: float = 0.0
@@ -203,6 +205,7 @@ class Caller:
         self._covered_until = ended.speech_end_at
         turn = self._new(f"turn_{self._count + 1}")
         turn.pcm, turn.speech_end_at, turn.endpoint_at = ended.pcm, ended.speech_end_at, ended.at
+        turn.onset_at = ended.onset_at
         return turn
 
     def session_lost(self, heard_at: float, now: float) -> CallerTurn | None:

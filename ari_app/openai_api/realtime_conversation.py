@@ -226,9 +226,10 @@ class RealtimeConversation:
 
     def _speech_started(self, event: Event, now: float) -> None:
         turn = self._caller.speech_started(event, now)
+        spoken_at = self._caller.audio.time_at(turn.start_ms + self._settings.prefix_padding_ms)
+        turn.onset_at = min(now, spoken_at)
         if self._settings.barge_in == "server":
-            spoken_at = self._caller.audio.time_at(turn.start_ms + self._settings.prefix_padding_ms)
-            self._interrupt(now, min(now, spoken_at), cancel=False)
+            self._interrupt(now, turn.onset_at, cancel=False)
 
     def _buffer_committed(self, event: Event, now: float) -> None:
         turn = self._caller.get(event)
@@ -260,7 +261,8 @@ class RealtimeConversation:
             languages = protocol.objects_of(event, "languages")
             code = (one_line(text_of(languages[0], "code"), 3) if languages else "") or None
             self._patience.language = code or self._patience.language
-            self._minutes.settle(turn, CallerSaid(turn.number, text, code, turn.pcm))
+            said = CallerSaid(turn.number, text, code, turn.pcm, turn.onset_at, turn.speech_end_at or now)
+            self._minutes.settle(turn, said)
         elif error:
             reason = f"no transcript: {protocol.engine_error(error).message}"
             self._minutes.settle(turn, CallerNotUnderstood(turn.number, reason))
@@ -329,7 +331,7 @@ class RealtimeConversation:
         if isinstance(mark, ItemFinished) and mark.item_id == FAREWELL:
             self._patience.heard_farewell()
         for response in self._responses.live():
-            if response.push_mark(mark):
+            if response.push_mark(mark, now):
                 self._minutes.expect(response, now)
                 self._report(BotSpeechStarted(response.turn, now))
                 self._caller.reached(response.turn, "first_frame_at", now)

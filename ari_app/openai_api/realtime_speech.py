@@ -72,7 +72,7 @@ class SpokenResponse:
         self._generated = False
         self._broken = False
         self._cut = False
-        self._begun = False
+        self._begun_at: float | None = None
 
     # --- from the server
 
@@ -122,7 +122,7 @@ class SpokenResponse:
 
     # --- from playout
 
-    def push_mark(self, mark: PlayoutMark) -> bool:
+    def push_mark(self, mark: PlayoutMark, now: float) -> bool:
         """Something happened in playout; True when it is the first frame of this response."""
         item = self._items.get(mark.item_id)
         if item is None:
@@ -130,8 +130,10 @@ class SpokenResponse:
         if isinstance(mark, ItemFinished):
             item.finished = True
             return False
-        first, self._begun = not self._begun, True
-        return first
+        if self._begun_at is not None:
+            return False
+        self._begun_at = now
+        return True
 
     # --- state
 
@@ -163,7 +165,7 @@ class SpokenResponse:
     @property
     def being_heard(self) -> bool:
         """True from its first frame to its last, also where playout waits for the server."""
-        return self._begun and not self.over
+        return self._begun_at is not None and not self.over
 
     @property
     def over(self) -> bool:
@@ -206,7 +208,7 @@ class SpokenResponse:
         if not heard_text:
             return None
         interrupted = heard_text != self.text or self._broken or not self._generated
-        return BotSaid(self.turn, self.text, heard_text, interrupted=interrupted, pcm=bytes(pcm))
+        return BotSaid(self.turn, self.text, heard_text, interrupted, bytes(pcm), self._begun_at)
 
     def release(self) -> None:
         """Its words are in the records: the audio is not needed any more."""

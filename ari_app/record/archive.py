@@ -1,21 +1,27 @@
-"""Past calls, read from what they left. Shell."""
+"""Past calls, read from what they left: whatever a file holds costs its own call at most. Shell."""
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ari_app.record.files import SEALED_SUFFIX
+from ari_app.record.events import whole
+from ari_app.record.folder import EVENTS, goes_on
+from ari_app.record.seal import SEALED_SUFFIX
 
-EVENTS = "events.jsonl"
-AUDIO = "full_call.wav"
+logger = logging.getLogger(__name__)
+
 FOLDER_NAME = re.compile(r"[a-z]+_(\d{8}-\d{6})_([0-9a-f]+)")
 """Of a call's folder: command, begin, call id."""
+CLOCKS_DIFFER = timedelta(days=1)
+"""A folder's name has the local time of the machine that wrote it."""
 
 Event = dict[str, Any]
 
@@ -33,7 +39,7 @@ class PastCall:
     started: datetime
     seconds: float
     outcome: str
-    """Empty: the process ended before the call."""
+    """Empty: the call goes on, or the process ended before it."""
     reason: str
     gaps_ms: tuple[float, ...]
     """From the caller's last word to the bot's first, by turn."""
@@ -44,6 +50,10 @@ class PastCall:
     mos: float | None
     sealed: bool = False
     """Only the owner of the private key can read it; the rest is unknown."""
+    goes_on: bool = False
+    """It is not over."""
+    unreadable: bool = False
+    """Its log is missing, or is none of ours; the rest is unknown."""
 
 
 class Archive:
@@ -68,77 +78,116 @@ class Archive:
         hits = [name for name in self.names() if name == wanted or name.rsplit("_", 1)[1].startswith(wanted)]
         return self._root / hits[0] if wanted and len(hits) == 1 else None
 
-    def calls(self, *, limit: int | None = None) -> Iterator[PastCall]:
-        """Newest first; folders that hold no readable log are left out."""
+    def calls(self, *, limit: int | None = None, since: datetime | None = None) -> Iterator[PastCall]:
+        """Newest first; what began before `since` is not even read."""
         for name in self.names()[:limit]:
+            if since is not None and _stamp(name) < since - CLOCKS_DIFFER:
+                continue
             folder = self._root / name
-            if (folder / (EVENTS + SEALED_SUFFIX)).exists():
-                yield _sealed(name)
-            elif (call := summary(name, read_events(folder))) is not None:
+            try:
+                call = _past_call(folder)
+            except Exception as error:  # one odd folder must not hide all the others
+                logger.debug("%s is not readable", folder, exc_info=error)
+                call = replace(_unknown(name), unreadable=True)
+            if (since is None or call.started >= since) and folder.is_dir():  # it may have been tidied away
                 yield call
 
 
 def read_events(folder: Path) -> list[Event]:
     """The event log of a call; a last line that a kill cut short is left out."""
     try:
-        lines = (folder / EVENTS).read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = (folder / EVENTS).read_bytes().split(b"\n")  # what a caller said may hold any other line end
     except OSError:
         return []
     events = []
     for line in lines:
         try:
             event = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(event, dict) and "event" in event:
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
             events.append(event)
     return events
 
 
+def number_of(event: Event, name: str) -> float | None:
+    """A number of the event, if it is one."""
+    value = event.get(name)
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if known else None
+
+
+def text_of(event: Event, name: str) -> str:
+    """A text of the event; "" without one."""
+    value = event.get(name)
+    return whole(value) if isinstance(value, str) else ""
+
+
+def _past_call(folder: Path) -> PastCall:
+    if (folder / (EVENTS + SEALED_SUFFIX)).exists():
+        return replace(_unknown(folder.name), sealed=True, goes_on=goes_on(folder))
+    lasting = goes_on(folder)  # before its log is read: it may end meanwhile, and then the log says so
+    call = summary(folder.name, read_events(folder))
+    if call is None:
+        return replace(_unknown(folder.name), goes_on=lasting, unreadable=not lasting)
+    return replace(call, goes_on=lasting and not call.outcome)
+
+
 def summary(name: str, events: Sequence[Event]) -> PastCall | None:
-    """What a log says of its call; None when it does not begin as one."""
-    matched = FOLDER_NAME.fullmatch(name)
-    if matched is None or not events:
+    """What a log says of its call; None when it says nothing."""
+    if not FOLDER_NAME.fullmatch(name) or not events:
         return None
     about = events[0] if events[0]["event"] == "call" else {}
     ended = next((event for event in reversed(events) if event["event"] == "ended"), {})
-    direction = str(about.get("direction", ""))
-    costs = [e["call_cost_usd"] for e in events if e["event"] == "engine_used"]
-    return PastCall(
-        name=name,
-        call=matched[2],
+    direction = text_of(about, "direction")
+    costs = [number_of(event, "call_cost_usd") for event in events if event["event"] == "engine_used"]
+    line = ended.get("line")
+    unknown = _unknown(name)
+    return replace(
+        unknown,
         direction=direction,
-        number=str(about.get("from" if direction == "inbound" else "to", "")),
-        started=_started(matched[1], about),
-        seconds=max((event.get("audio_ms", 0) for event in events), default=0) / 1000,
-        outcome=str(ended.get("outcome", "")),
-        reason=str(ended.get("reason", "")),
+        number=text_of(about, "from" if direction == "inbound" else "to"),
+        started=_started(about) or unknown.started,
+        seconds=max((number_of(event, "audio_ms") or 0 for event in events), default=0) / 1000,
+        outcome=text_of(ended, "outcome"),
+        reason=text_of(ended, "reason"),
         gaps_ms=tuple(gaps_ms(events)),
         turns=sum(event["event"] == "caller_said" for event in events),
         barge_ins=sum(event["event"] == "barge_in" for event in events),
         failures=sum(event["event"] == "engine_failed" for event in events),
         cost_usd=next((cost for cost in reversed(costs) if cost is not None), None),
-        mos=(ended.get("line") or {}).get("mos"),
+        mos=number_of(line, "mos") if isinstance(line, dict) else None,
     )
 
 
 def gaps_ms(events: Sequence[Event]) -> list[float]:
     """How long callers waited, by turn."""
-    return [
-        round((event["first_frame_at"] - event["speech_end_at"]) * 1000)
+    waits = [
+        (number_of(event, "speech_end_at"), number_of(event, "first_frame_at"))
         for event in events
-        if event["event"] == "turn_timed" and event.get("first_frame_at") is not None
+        if event["event"] == "turn_timed"
+    ]
+    return [
+        round((heard - spoken) * 1000) for spoken, heard in waits if spoken is not None and heard is not None
     ]
 
 
-def _sealed(name: str) -> PastCall:
-    known = summary(name, [{"event": "call"}])
-    assert known is not None
-    return replace(known, sealed=True)
+def _unknown(name: str) -> PastCall:
+    """What the name of the folder says."""
+    call = name.rpartition("_")[2]
+    return PastCall(name, call, "", "", _stamp(name), 0.0, "", "", (), 0, 0, 0, None, None)
 
 
-def _started(stamp: str, about: Event) -> datetime:
+def _stamp(name: str) -> datetime:
+    matched = FOLDER_NAME.fullmatch(name)
     try:
-        return datetime.fromisoformat(str(about["started"])).astimezone()
-    except (KeyError, ValueError):
-        return datetime.strptime(stamp, "%Y%m%d-%H%M%S").astimezone()
+        return datetime.strptime(matched[1] if matched else "", "%Y%m%d-%H%M%S").astimezone()
+    except (ValueError, OverflowError):  # such a time there never was
+        return datetime.fromtimestamp(0, UTC)
+
+
+def _started(about: Event) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text_of(about, "started")).astimezone()
+    except (ValueError, OverflowError):
+        return None

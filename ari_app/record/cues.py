@@ -27,15 +27,17 @@ class Cues:
                     self._caller_ms = self._ms(onset_at)
             case BotSpeechStarted(at=at):
                 self._bot_ms = self._ms(at)
-            case CallerSaid(pcm=pcm):
-                start_ms, self._caller_ms = self._caller_ms, None
+            case CallerSaid(pcm=pcm, onset_at=onset_at):
+                start_ms = self._caller_ms if onset_at is None else self._ms(onset_at)
+                self._caller_ms = None
                 spoken_ms = bytes_to_ms(len(pcm))
                 if start_ms is None:
                     start_ms = now_ms - spoken_ms
                 end_ms = min(start_ms + spoken_ms, now_ms) if spoken_ms else now_ms
                 return self._cue("Caller", start_ms, end_ms, text)
-            case BotSaid():
-                start_ms, self._bot_ms = self._bot_ms, None
+            case BotSaid(onset_at=onset_at):
+                start_ms = self._bot_ms if onset_at is None else self._ms(onset_at)
+                self._bot_ms = None
                 return self._cue("Bot", now_ms if start_ms is None else start_ms, now_ms, text)
         return ""
 

@@ -22,5 +22,10 @@ def values_of(fact: Fact, started_at: float) -> dict[str, Any]:
         if field.name == "at" or field.name.endswith("_at"):
             value = None if value is None else round(value - started_at, 3)
         if field.name != "pcm":
-            values[field.name] = value
+            values[field.name] = whole(value) if isinstance(value, str) else value
     return values
+
+
+def whole(text: str) -> str:
+    """A character beyond 16 bits may come in two halves, in two pieces of JSON: they are joined."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")

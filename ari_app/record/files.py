@@ -1,36 +1,36 @@
-"""Files that grow while a call goes on and are whole at any moment: plain, or sealed for a public key. Shell.
-
-A sealed file is a sequence of armored age messages (age-encryption.org/v1), one for each piece that was appended; their
-plain texts, one after the other, are the file. Only the private key's owner can read it, and a killed process costs the
-last piece.
-"""
+"""Files that grow while a call goes on and are whole at any moment: plain, or sealed for a public key. Shell."""
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
+import errno
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Protocol
 
-from ari_app.errors import ConfigError
+from ari_app.record.seal import SEALED_SUFFIX, Seal, piece_of
 
-SEALED_SUFFIX = ".age"
-_END = b"-----END AGE ENCRYPTED FILE-----\n"
-
-Seal = Callable[[bytes], bytes]
-"""From a piece to one armored message."""
+KEEP_SIZE = 1
+"""FALLOC_FL_KEEP_SIZE of fallocate(2): room behind the end of a file, which nobody sees."""
+RESERVE_BYTES = 16384
+"""Asked for at a time."""
+LAST_WORDS_BYTES = 4096
+"""For what has to be written even when the disk is full."""
 
 
 class Output(Protocol):
     """What recordings are written to. Each method raises OSError when the disk does not take it."""
 
     def append(self, piece: bytes) -> None:
-        """Write at the end, through to the operating system: the whole piece, or nothing of it."""
+        """Write at the end, through to the operating system: all of it, or nothing."""
         ...
 
     def patch(self, offset: int, piece: bytes) -> None:
         """Write over what is there, as far as the kind of file allows that."""
+        ...
+
+    def has_room(self, length_bytes: int) -> bool:
+        """Keep some room behind the end, and tell whether so much can be appended and the last words after it."""
         ...
 
     def close(self) -> None: ...
@@ -45,57 +45,94 @@ class PlainFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: BinaryIO = open(path, "xb", buffering=0, opener=_private)
+        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._size_bytes = 0
+        self._reserved_bytes = 0
+        """Up to there the disk has room for us, whoever else fills it."""
 
     def append(self, piece: bytes) -> None:
-        end = self._file.seek(0, os.SEEK_END)
         try:
-            self._write(piece)
-        except OSError:  # a full disk takes the part that fits
-            with contextlib.suppress(OSError):
-                self._file.truncate(end)
+            self._write(piece, self._size_bytes)
+        except OSError:
+            os.ftruncate(self._fd, self._size_bytes)  # half a piece would spoil what follows
+            self._reserved_bytes = 0
             raise
+        self._size_bytes += len(piece)
 
     def patch(self, offset: int, piece: bytes) -> None:
-        self._file.seek(offset)
-        self._write(piece)
+        self._write(piece, offset)
+
+    def has_room(self, length_bytes: int) -> bool:
+        needed_bytes = self._size_bytes + length_bytes + LAST_WORDS_BYTES
+        if needed_bytes <= self._reserved_bytes:
+            return True
+        for wanted_bytes in (needed_bytes + RESERVE_BYTES, needed_bytes):
+            try:
+                _reserve(self._fd, self._size_bytes, wanted_bytes - self._size_bytes)
+            except OSError:
+                continue
+            self._reserved_bytes = wanted_bytes
+            return True
+        return False
 
     def close(self) -> None:
-        self._file.close()
+        descriptor, self._fd = self._fd, -1
+        if descriptor < 0:
+            return
+        try:
+            if self._reserved_bytes:
+                os.ftruncate(descriptor, self._size_bytes)
+        finally:
+            os.close(descriptor)
 
     def discard(self) -> None:
-        self._file.close()
+        self.close()
         self._path.unlink(missing_ok=True)
 
-    def _write(self, piece: bytes) -> None:
+    def _write(self, piece: bytes, offset: int) -> None:
         rest = memoryview(piece)
         while rest:
-            rest = rest[self._file.write(rest) :]
+            count = os.pwrite(self._fd, rest, offset)
+            rest, offset = rest[count:], offset + count
 
 
 class SealedFile:
     """A file that only the owner of the private key can read; `path` gets the suffix `.age`."""
 
-    def __init__(self, path: Path, seal: Seal) -> None:
+    def __init__(self, path: Path, seal: Seal, recording: str = "") -> None:
         self._file = PlainFile(path.with_name(path.name + SEALED_SUFFIX))
+        self._name = path.name
         self._seal = seal
+        self._recording = recording
+        self._count = 0
 
     def append(self, piece: bytes) -> None:
-        self._file.append(self._seal(piece))
+        self._append(piece, last=False)
+
+    def _append(self, piece: bytes, *, last: bool) -> None:
+        head = piece_of(self._recording, self._name, self._count, last=last)
+        self._file.append(self._seal(head + piece))
+        self._count += 1
 
     def patch(self, offset: int, piece: bytes) -> None:
         """Not done: what is sealed stays as it is. `unsealed` mends the header of a WAV file instead."""
 
+    def has_room(self, length_bytes: int) -> bool:
+        return self._file.has_room(2 * length_bytes)  # base64, and what age adds
+
     def close(self) -> None:
-        self._file.close()
+        try:
+            self._append(b"", last=True)
+        finally:
+            self._file.close()
 
     def discard(self) -> None:
         self._file.discard()
 
 
-def create(path: Path, seal: Seal | None) -> Output:
-    """A new file of mode 0600, sealed when there is a key."""
-    return PlainFile(path) if seal is None else SealedFile(path, seal)
+def create(path: Path, seal: Seal | None, recording: str = "") -> Output:
+    """A new file of mode 0600, sealed when there is a key; `recording` is a secret that its files share."""
+    return PlainFile(path) if seal is None else SealedFile(path, seal, recording)
 
 
 def write_once(output: Output, content: bytes) -> None:
@@ -106,75 +143,26 @@ def write_once(output: Output, content: bytes) -> None:
     """
     try:
         output.append(content)
+        output.close()
     except OSError:
         output.discard()
         raise
-    finally:
-        output.close()
 
 
-def seal_for(key: str) -> Seal:
-    """What seals for an age public key.
+def _reserve(fd: int, offset: int, length_bytes: int) -> None:
+    """Have the disk keep room. Where that can't be asked for, there is none to be had.
 
     Raises:
-        ConfigError: it is none, or the package is missing.
+        OSError: the disk is full.
     """
-    age = _age()
-    try:
-        recipient = age.x25519.Recipient.from_str(key)
-    except age.RecipientError:
-        raise ConfigError(
-            "RECORDINGS_KEY is not an age public key: make a pair with age-keygen, and set the line of age1…"
-        ) from None
-    return lambda piece: age.encrypt(piece, [recipient], True)
+    fallocate = getattr(_LIBC, "fallocate", None)
+    if fallocate is None:
+        return
+    if fallocate(fd, KEEP_SIZE, ctypes.c_int64(offset), ctypes.c_int64(length_bytes)):
+        number = ctypes.get_errno()
+        if number in _FULL:
+            raise OSError(number, os.strerror(number))
 
 
-def opener_of(identity: str) -> Callable[[bytes], bytes]:
-    """What opens sealed files with an age private key (AGE-SECRET-KEY-1…).
-
-    The opener takes a whole sealed file; what a killed process left unfinished at its end is left out.
-
-    Raises:
-        ConfigError: it is none, or the package is missing; by the opener: the file is for another key, or damaged.
-    """
-    age = _age()
-    try:
-        keys = [age.x25519.Identity.from_str(_key_line(identity))]
-    except age.IdentityError:
-        raise ConfigError(
-            "the file of --identity holds no age private key (a line of AGE-SECRET-KEY-1…)."
-        ) from None
-
-    def unseal(sealed: bytes) -> bytes:
-        try:
-            return b"".join(age.decrypt(message, keys) for message in messages(sealed))
-        except age.DecryptError:
-            raise ConfigError("the recording is sealed for another key, or damaged.") from None
-
-    return unseal
-
-
-def messages(sealed: bytes) -> Sequence[bytes]:
-    """The whole messages of a sealed file."""
-    *whole, _ = sealed.split(_END)
-    return [message + _END for message in whole]
-
-
-def _key_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines()]
-    return next((line for line in lines if line.startswith("AGE-SECRET-KEY-")), "")
-
-
-def _age() -> Any:
-    try:
-        import pyrage
-    except ImportError:
-        raise ConfigError(
-            "sealed recordings need the package pyrage: pip install 'ari_app[sealed]', or unset RECORDINGS_KEY."
-        ) from None
-    return pyrage
-
-
-def _private(path: str, flags: int) -> int:
-    """Callers' words are nobody else's business."""
-    return os.open(path, flags, 0o600)
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ari_app.audio.format import SAMPLE_BYTES
 from ari_app.errors import ConfigError
-from ari_app.record.archive import AUDIO, PastCall
-from ari_app.record.report import STAGES
+from ari_app.record.archive import PastCall, number_of, text_of
+from ari_app.record.folder import AUDIO
+from ari_app.record.report import STAGES, begin_of
 from ari_app.texts import clean, one_line
 
 CALLER, BOT, INTERRUPTED = "#2b6cb0", "#1f6f5c", "#b3261e"
@@ -40,7 +42,8 @@ def plot(call: PastCall, folder: Path, events: Sequence[dict[str, Any]], output:
         seconds, caller, bot = _voices(folder / AUDIO)
     except FileNotFoundError:
         raise ConfigError(f"{folder} holds no sound: it is sealed, or was not kept.") from None
-    width = min(max(seconds * INCHES_PER_S, LEAST_INCHES), MOST_INCHES)
+    lasted = max(seconds, call.seconds, 1)  # the sound may have ended before the call
+    width = min(max(lasted * INCHES_PER_S, LEAST_INCHES), MOST_INCHES)
     figure = Figure(figsize=(width, 5.2), layout="constrained")
     voices, waits = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     times = np.linspace(0, seconds, len(caller))
@@ -53,15 +56,24 @@ def plot(call: PastCall, folder: Path, events: Sequence[dict[str, Any]], output:
     _write_words(voices, events)
     _draw_waits(waits, events)
     waits.set_xlabel("seconds")
-    waits.set_xlim(0, max(seconds, 1))
+    waits.set_xlim(0, lasted)
     figure.savefig(output, dpi=120)
 
 
 def _voices(path: Path) -> tuple[float, Any, Any]:
     """Length in seconds, and the peaks of both sides, 0 to 1."""
-    with wave.open(str(path)) as sound:
-        rate_hz, count = sound.getframerate(), sound.getnframes()
-        samples = np.frombuffer(sound.readframes(count), "<i2").reshape(-1, 2)
+    try:
+        with wave.open(str(path)) as sound:
+            rate_hz, form = sound.getframerate(), (sound.getnchannels(), sound.getsampwidth())
+            pcm = sound.readframes(sound.getnframes())
+    except (wave.Error, EOFError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{path} is no sound: {error or 'it is empty'}.") from None
+    if form != (2, SAMPLE_BYTES) or rate_hz <= 0:
+        raise ConfigError(
+            f"{path} is none of ours: {form[0]} channels of {8 * form[1]} bits at {rate_hz} Hz."
+        )
+    whole = len(pcm) // (2 * SAMPLE_BYTES) * 2 * SAMPLE_BYTES  # a kill may cut a frame
+    samples = np.frombuffer(pcm[:whole], "<i2").reshape(-1, 2)
     if not len(samples):
         return 0.0, np.zeros(1), np.zeros(1)
     edges = np.linspace(0, len(samples), min(COLUMNS, len(samples)) + 1).astype(int)[:-1]
@@ -74,26 +86,27 @@ def _write_words(axes: Any, events: Sequence[dict[str, Any]]) -> None:
     for event in events:
         match event["event"]:
             case "caller_speech_started":
-                onset = event["onset_at"] if onset is None else onset
+                onset = number_of(event, "onset_at") if onset is None else onset
             case "bot_speech_started":
-                began = event["at"]
+                began = number_of(event, "at")
             case "caller_said":
-                _write(axes, onset, 2.35, event["text"], CALLER)
+                _write(axes, begin_of(event, onset), 2.35, text_of(event, "text"), CALLER)
                 onset = None
             case "bot_said":
-                _write(axes, began, -2.35, event["heard"], INTERRUPTED if event["interrupted"] else BOT)
+                colour = INTERRUPTED if event.get("interrupted") else BOT
+                _write(axes, begin_of(event, began), -2.35, text_of(event, "heard"), colour)
                 began = None
             case "barge_in":
-                axes.axvline(event["onset_at"], color=INTERRUPTED, linewidth=1)
+                axes.axvline(number_of(event, "onset_at") or 0, color=INTERRUPTED, linewidth=1)
             case "barge_in_dismissed":
-                axes.axvline(event["at"], color=INTERRUPTED, linewidth=0.7, linestyle=":")
+                axes.axvline(number_of(event, "at") or 0, color=INTERRUPTED, linewidth=0.7, linestyle=":")
 
 
 def _write(axes: Any, at: float | None, height: float, text: str, colour: str) -> None:
     if at is not None:
         short = textwrap.shorten(clean(text), 110, placeholder=" …")
         words = axes.text(at, height, textwrap.fill(short, 28), fontsize=6, color=colour, va="center")
-        words.set(clip_on=True, parse_math=False)  # "$5 or $6" is no formula
+        words.set(clip_on=True, in_layout=False, parse_math=False)  # "$5 or $6" is no formula
 
 
 def _draw_waits(axes: Any, events: Sequence[dict[str, Any]]) -> None:
@@ -101,15 +114,19 @@ def _draw_waits(axes: Any, events: Sequence[dict[str, Any]]) -> None:
     for event in events:
         if event["event"] != "turn_timed":
             continue
+        times = {name: number_of(event, name) for name in event}
         for colour, (_, name, begin, end) in zip(COLOURS, STAGES, strict=True):
-            if event.get(begin) is None or event.get(end) is None:
+            began, ended = times.get(begin), times.get(end)
+            if began is None or ended is None:
                 continue
             label = None if name in labelled else name
             labelled.add(name)
-            axes.barh(0, event[end] - event[begin], left=event[begin], color=colour, label=label)
-        if event.get("first_frame_at") is not None:
-            wait_ms = (event["first_frame_at"] - event["speech_end_at"]) * 1000
-            axes.text(event["speech_end_at"], 0.55, f"{wait_ms:.0f} ms", fontsize=6)
+            axes.barh(0, ended - began, left=began, color=colour, label=label)
+        spoken, heard = times.get("speech_end_at"), times.get("first_frame_at")
+        if spoken is not None and heard is not None:
+            axes.text(
+                spoken, 0.55, f"{(heard - spoken) * 1000:.0f} ms", fontsize=6, clip_on=True, in_layout=False
+            )
     axes.set_yticks((0,), ("wait",))
     axes.set_ylim(-0.6, 1.0)
     if labelled:

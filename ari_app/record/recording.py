@@ -1,78 +1,107 @@
-"""A call's recorder, opened and closed off the event loop; or none, and then everything here does nothing. Shell."""
+"""What becomes of a call's sound and words: a recording, and what others may know of them. Shell.
+
+Without a recording everything here does nothing.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ari_app.dialog.ports import Fact
 from ari_app.record.recorder import Recorder
 
-logger = logging.getLogger(__name__)
 
-OpenRecorder = Callable[[float], Recorder]
-"""From the loop time at which the conversation begins to a new recorder; blocks; raises OSError."""
+class OpenRecorder(Protocol):
+    """Makes the recorder of a call; does not block."""
+
+    def __call__(self, started_at: float, on_failed: Callable[[str], None], /) -> Recorder:
+        """`started_at` is the loop time at which the conversation begins, `on_failed` as in `Recorder`."""
+        ...
 
 
 class Recording:
-    """What becomes of a call's audio and words. `push_*` and `note` never block.
+    """One call's. Nothing here blocks.
 
     Args:
         open_recorder: None: nothing is kept.
+        on_failed: is told once, on the loop, why the recording is not whole.
     """
 
-    def __init__(self, open_recorder: OpenRecorder | None) -> None:
+    def __init__(
+        self, open_recorder: OpenRecorder | None, on_failed: Callable[[str], None] = lambda why: None
+    ) -> None:
         self._open_recorder = open_recorder
-        self._opening: asyncio.Task[Recorder] | None = None
+        self._on_failed = on_failed
+        self._complained = False
         self._recorder: Recorder | None = None
+        self._conversing = False
 
-    async def open(self) -> None:
-        """Begin. Without room on the disk there is no recording: the caller matters more than the record."""
-        if self._open_recorder is None:
+    def open(self) -> None:
+        """The conversation begins. A disk that takes long, or refuses, holds up nobody."""
+        self._conversing = True
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._open_recorder is None or self._recorder is not None:
             return
-        now = asyncio.get_running_loop().time()
-        # A task of its own: the thread cannot be stopped with this step, and what it opens must be closed.
-        self._opening = asyncio.create_task(asyncio.to_thread(self._open_recorder, now))
-        try:
-            self._recorder = await asyncio.shield(self._opening)
-        except OSError as error:
-            logger.error("this call is not recorded: %s", error)
+        loop = asyncio.get_running_loop()
+
+        def failed(why: str) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+                loop.call_soon_threadsafe(self._fail, why)
+
+        self._recorder = self._open_recorder(loop.time(), failed)
+
+    def _fail(self, why: str) -> None:
+        if not self._complained:
+            self._complained = True
+            self._on_failed(why)
 
     @property
     def state(self) -> str:
-        """`off`, `on` or `paused`."""
+        """`off`, `on`, `paused` or `failed`."""
         if self._recorder is None:
             return "off"
-        return "paused" if self._recorder.paused else "on"
+        if self._recorder.paused:
+            return "paused"
+        return "failed" if self._recorder.failed else "on"
+
+    @property
+    def written(self) -> bool:
+        """Nothing is left to write."""
+        return self._recorder is None or self._recorder.written
 
     def pause(self, paused: bool) -> bool:
         """Pause or go on; False when there is no recording."""
         if self._recorder is not None:
-            self._recorder.pause(paused)
+            self._recorder.pause(paused, asyncio.get_running_loop().time())
         return self._recorder is not None
 
     def push_caller(self, frame: bytes, at: float) -> None:
-        if self._recorder is not None:
+        if self._recorder is not None and self._conversing:
             self._recorder.push_caller(frame, at)
 
     def push_bot(self, frame: bytes, at: float) -> None:
-        if self._recorder is not None:
+        if self._recorder is not None and self._conversing:
             self._recorder.push_bot(frame, at)
 
-    def push_fact(self, fact: Fact) -> None:
-        if self._recorder is not None:
-            self._recorder.push_fact(fact)
+    def push_fact(self, fact: Fact) -> Fact:
+        """Record it; returns it as others may know it: without the words of a pause."""
+        if self._recorder is None:
+            return fact
+        return self._recorder.push_fact(fact, asyncio.get_running_loop().time())
 
-    def note(self, event: str, **values: Any) -> None:
+    def end(self, **values: Any) -> None:
+        """How the call ended; a call without a conversation leaves this line only."""
+        self._begin()
         if self._recorder is not None:
-            self._recorder.note(event, **values)
+            self._recorder.note("ended", **values)
 
-    async def close(self) -> None:
-        """Write what is left; idempotent."""
-        if self._opening is None:
-            return
-        (recorder,) = await asyncio.gather(self._opening, return_exceptions=True)
-        if isinstance(recorder, Recorder):
-            await asyncio.to_thread(recorder.close)
+    def finish(self) -> None:
+        """Nothing more comes; what is left is written after the call. Idempotent."""
+        self._conversing = False
+        if self._recorder is not None:
+            self._recorder.finish()

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ari_app.record.archive import PastCall
+from ari_app.record.archive import PastCall, number_of, text_of
 from ari_app.texts import shown
 
 Event = dict[str, Any]
 
 BAR_WIDTH = 40
+CUT_SHORT = "the process ended before the call"
 STAGES = (
     ("=", "understood", "speech_end_at", "transcript_at"),
     ("-", "first word", "transcript_at", "first_token_at"),
@@ -35,8 +36,9 @@ def table(calls: Iterable[PastCall]) -> list[str]:
 
 def _row(call: PastCall) -> tuple[str, ...]:
     when = f"{call.started:%Y-%m-%d %H:%M}"
-    if call.sealed:
-        return (when, call.call, "", "sealed", "", "", "", "", "")
+    if call.sealed or call.unreadable:
+        state = "sealed" if call.sealed else "unreadable"
+        return (when, call.call, "", state, "", "", "", "", "goes on" if call.goes_on else "")
     return (
         when,
         call.call,
@@ -46,7 +48,7 @@ def _row(call: PastCall) -> tuple[str, ...]:
         str(call.turns),
         f"{statistics.median(call.gaps_ms):.0f} ms" if call.gaps_ms else "",
         f"${call.cost_usd:.4f}" if call.cost_usd is not None else "",
-        call.outcome or "cut short: the process ended before the call",
+        call.outcome or ("goes on" if call.goes_on else f"cut short: {CUT_SHORT}"),
     )
 
 
@@ -62,42 +64,52 @@ def story(call: PastCall, events: Sequence[Event]) -> list[str]:
     for event in events:
         match event["event"]:
             case "caller_speech_started" if onset is None:
-                onset = event["onset_at"]
+                onset = number_of(event, "onset_at")
             case "bot_speech_started":
-                began = event["at"]
+                began = number_of(event, "at")
             case "caller_said":
-                lines.append(_said(onset, "caller", event["text"]))
+                lines.append(_said(begin_of(event, onset), "caller", text_of(event, "text")))
                 onset = None
             case "caller_not_understood":
-                lines.append(_said(onset, "", f"(not understood: {event['reason'] or 'no words'})"))
+                lines.append(_said(onset, "", f"(not understood: {text_of(event, 'reason') or 'no words'})"))
                 onset = None
             case "bot_said":
-                rest = " [interrupted]" if event["interrupted"] else ""
-                lines.append(
-                    _said(began, "bot", (event["heard"] if event["interrupted"] else event["text"]) + rest)
-                )
+                rest = " [interrupted]" if event.get("interrupted") else ""
+                words = text_of(event, "heard" if rest else "text") + rest
+                lines.append(_said(begin_of(event, began), "bot", words))
                 began = None
             case "turn_timed":
-                lines += _waterfall(event)
-            case "engine_failed":
-                lines.append(_said(None, "", f"(failed: {event['stage']}: {event['message']})"))
-            case "barge_in_dismissed":
-                lines.append(
-                    _said(
-                        event["at"],
-                        "",
-                        f"(waited {event['paused_ms']:.0f} ms for “{event['words'] or 'noise'}”)",
-                    )
-                )
-            case "recording_paused" | "recording_resumed":
-                lines.append(_said(event["audio_ms"] / 1000, "", f"({event['event'].replace('_', ' ')})"))
+                lines += _waterfall({name: number_of(event, name) for name in event})
+            case _:
+                lines += _remark(event)
     lines.append("")
     if call.mos is not None:
         lines.append(f"Line: MOS {call.mos:.1f}")
     if call.cost_usd is not None:
         lines.append(f"Cost: ${call.cost_usd:.4f} at list prices")
-    lines.append(f"Ended: {call.reason or 'the process ended before the call'}")
+    lines.append("It goes on." if call.goes_on else f"Ended: {call.reason or CUT_SHORT}")
     return lines
+
+
+def begin_of(event: Event, otherwise: float | None) -> float | None:
+    """When the words of the event were spoken."""
+    onset = number_of(event, "onset_at")
+    return otherwise if onset is None else onset
+
+
+def _remark(event: Event) -> list[str]:
+    """What else is worth a line."""
+    match event["event"]:
+        case "engine_failed":
+            return [_said(None, "", f"(failed: {text_of(event, 'stage')}: {text_of(event, 'message')})")]
+        case "barge_in_dismissed":
+            waited_ms, words = number_of(event, "paused_ms") or 0, text_of(event, "words") or "noise"
+            return [_said(number_of(event, "at"), "", f"(waited {waited_ms:.0f} ms for “{words}”)")]
+        case "recording_paused" | "recording_resumed" | "recording_stopped":
+            why = text_of(event, "reason")
+            told = event["event"].replace("_", " ") + (f": {why}" if why else "")
+            return [_said((number_of(event, "audio_ms") or 0) / 1000, "", f"({told})")]
+    return []
 
 
 def _said(at: float | None, who: str, text: str) -> str:
@@ -121,26 +133,44 @@ def _waterfall(turn: Event) -> list[str]:
 
 def stats(calls: Sequence[PastCall]) -> list[str]:
     """How callers fared over many calls."""
-    known = [call for call in calls if not call.sealed]
-    if not known:
-        return ["No call of that time was recorded."]
+    known = [call for call in calls if not (call.sealed or call.unreadable)]
+    sealed, unreadable = (sum(getattr(call, what) for call in calls) for what in ("sealed", "unreadable"))
+    lines = _figures(known) if known else []
+    if sealed:
+        lines.append(f"{_calls(sealed)} left out, being sealed: open with `calls unseal`.")
+    if unreadable:
+        lines.append(f"{_calls(unreadable)} left out, being unreadable: see `calls list`.")
+    return lines or ["No call of that time was recorded; SAVE_RECORDINGS=yes keeps them."]
+
+
+def _calls(count: int) -> str:
+    return "1 call is" if count == 1 else f"{count} calls are"
+
+
+def _figures(known: Sequence[PastCall]) -> list[str]:
     gaps = sorted(gap for call in known for gap in call.gaps_ms)
-    lengths = sorted(call.seconds for call in known)
-    outcomes = Counter(call.outcome or "cut short" for call in known)
+    lengths = sorted(call.seconds for call in known if call.seconds)
+    outcomes = Counter(call.outcome or ("goes on" if call.goes_on else "cut short") for call in known)
     costs = [call.cost_usd for call in known if call.cost_usd is not None]
     scores = sorted(call.mos for call in known if call.mos is not None)
     lines = [
-        f"calls      {len(known)}: " + ", ".join(f"{count} {name}" for name, count in outcomes.most_common()),
-        f"length     {_percentiles(lengths, clock)}; {clock(sum(lengths))} in all",
-        f"turns      {sum(call.turns for call in known)}, {sum(call.barge_ins for call in known)} interruptions, "
-        f"{sum(call.failures for call in known)} failures of engines",
+        f"calls      {len(known)}: " + ", ".join(f"{count} {name}" for name, count in outcomes.most_common())
     ]
+    if lengths:
+        lines.append(f"length     {_percentiles(lengths, clock)}; {clock(sum(lengths))} in all")
+    lines.append(
+        f"turns      {sum(call.turns for call in known)}, {sum(call.barge_ins for call in known)} interruptions, "
+        f"{sum(call.failures for call in known)} failures of engines"
+    )
     if gaps:
         lines.append(f"wait       {_percentiles(gaps, lambda ms: f'{ms:.0f} ms')}")
     if scores:
         lines.append(f"line       MOS {statistics.median(scores):.1f} p50, {scores[0]:.1f} worst")
     if costs:
         lines.append(f"cost       ${sum(costs):.2f} at list prices, ${sum(costs) / len(costs):.4f} a call")
+    lines.append(
+        "Counted is what was recorded, talked or not; callers who were refused at once are in /metrics."
+    )
     return lines
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
 import re
 import shutil
 import time
@@ -13,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ari_app.record.recorder import LOCK_NAME
+from ari_app.record.folder import goes_on
+from ari_app.record.reader import apart
 
 logger = logging.getLogger(__name__)
 
@@ -43,53 +42,73 @@ def to_delete(kept: Sequence[Kept], now: float, *, max_age_s: float, max_bytes: 
     return doomed
 
 
-async def tidy_for_ever(root: Path, *, max_age_s: float, max_bytes: int) -> None:
-    """Delete what has to go, now and every ten minutes."""
-    while True:
-        try:
-            await asyncio.to_thread(tidy, root, max_age_s=max_age_s, max_bytes=max_bytes)
-        except OSError as error:  # a disk that is away comes back
-            logger.warning("recordings are not tidied: %s", error)
-        await asyncio.sleep(TIDY_EVERY_S)
+class Tidier:
+    """Deletes what has to go from `root`; nothing that is not ours, and no call that goes on.
 
-
-def tidy(root: Path, *, max_age_s: float, max_bytes: int) -> None:
-    """Delete what has to go from `root`; nothing that is not ours, and no call that goes on.
-
-    Raises:
-        OSError: the disk does not let us.
+    What resists is passed over and named once: it must not keep the rest.
     """
-    doomed = to_delete(finished(root), time.time(), max_age_s=max_age_s, max_bytes=max_bytes)
-    for call in doomed:
-        shutil.rmtree(call.path)
-    if doomed:
-        logger.info("%d recordings deleted: too old, or beyond the size of all", len(doomed))
 
+    def __init__(self, root: Path, *, max_age_s: float, max_bytes: int) -> None:
+        self._root = root
+        self._max_age_s = max_age_s
+        self._max_bytes = max_bytes
+        self._named: set[str] = set()
+        """What resisted, and is known to the operator."""
 
-def finished(root: Path) -> list[Kept]:
-    """The directories of calls that are over."""
-    if not root.is_dir():
-        return []
-    return [
-        Kept(folder, folder.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()))
-        for folder in root.iterdir()
-        if _OURS.fullmatch(folder.name)
-        and folder.is_dir()
-        and not folder.is_symlink()
-        and not _goes_on(folder)
-    ]
+    async def run(self) -> None:
+        """Now and every ten minutes, for ever."""
+        while True:
+            await apart(self.tidy)
+            await asyncio.sleep(TIDY_EVERY_S)
 
+    def tidy(self) -> None:
+        """Once. Blocks."""
+        doomed = to_delete(self.finished(), time.time(), max_age_s=self._max_age_s, max_bytes=self._max_bytes)
+        deleted = sum(self._delete(call.path) for call in doomed)
+        if deleted:
+            logger.info("%d recordings deleted: too old, or beyond the size of all", deleted)
 
-def _goes_on(folder: Path) -> bool:
-    """Its recorder holds the lock; the kernel lets go of it however the process ends."""
-    try:
-        lock = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    def _delete(self, folder: Path) -> bool:
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:  # somebody else deleted it, or a file of it
+            return not folder.exists() or self._resists(folder, "it changes while it is deleted")
+        except OSError as error:
+            return self._resists(folder, error)
         return True
-    finally:
-        os.close(lock)
-    return False
+
+    def _resists(self, folder: Path, why: object) -> bool:
+        if str(folder) not in self._named:
+            self._named.add(str(folder))
+            logger.warning("the recording %s can't be tidied away: %s", folder, why)
+        return False
+
+    def finished(self) -> list[Kept]:
+        """The directories of calls that are over."""
+        try:
+            folders = [folder for folder in self._root.iterdir() if _OURS.fullmatch(folder.name)]
+        except FileNotFoundError:  # nothing was recorded yet
+            return []
+        except OSError as error:  # a disk that is away comes back
+            self._resists(self._root, error)
+            return []
+        return [call for folder in folders if (call := self._kept(folder)) is not None]
+
+    def _kept(self, folder: Path) -> Kept | None:
+        """None: it is no call's, its call goes on, or nothing can be known of it."""
+        try:
+            if not folder.is_dir() or folder.is_symlink() or goes_on(folder):
+                return None
+            return Kept(folder, folder.stat().st_mtime, sum(map(_size_bytes, folder.iterdir())))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._resists(folder, error)
+            return None
+
+
+def _size_bytes(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # deleted meanwhile
+        return 0

@@ -9,64 +9,77 @@ import numpy as np
 from ari_app.audio.format import FRAME_BYTES, FRAME_MS, SAMPLE_BYTES, TELEPHONE_RATE_HZ, ms_to_bytes
 from ari_app.record.files import Output, write_once
 
-MAX_SKEW_BYTES = ms_to_bytes(1000)
-"""When one direction falls this far behind (it stopped), it is filled with silence and the other goes on."""
+MAX_SKEW_BYTES = ms_to_bytes(5000)
+"""When one direction falls this far behind, the other goes on beside silence. After a stall of the event loop one is
+told first, and the other a moment later: only stalls longer than this cost sound."""
 UNKNOWN_BYTES = 0xFFFFFFFF
 """The length in the header of a sealed WAV file, which can't be patched; players read to its end."""
 HEADER_BYTES = 44
 
 
+class _Side:
+    """One direction, from the first sample of the recording on."""
+
+    def __init__(self) -> None:
+        self.pcm = bytearray()
+        self.began = False
+        self._owed_bytes = 0
+        """Written as silence already, and still to come."""
+
+    def push(self, pcm: bytes) -> None:
+        surplus = min(self._owed_bytes, len(pcm))
+        self._owed_bytes -= surplus
+        self.pcm += pcm[surplus:]
+
+    def pad(self, length_bytes: int) -> None:
+        """Silence in the place of sound that has not come; it is too late for it then."""
+        self.pcm += bytes(length_bytes)
+        self._owed_bytes += length_bytes
+
+
 class StereoAligner:
-    """Joins caller (left) and bot (right) PCM16 streams, each continuous from its first frame on. Core."""
+    """Joins caller (left) and bot (right) PCM16 streams, each continuous from its first frame on. Core.
+
+    A sample stands at its own place or, when it came too late, is silence: nothing else is moved by it.
+    """
 
     def __init__(self, began_at: float) -> None:
         """`began_at` (s) is when the recording begins."""
-        self._left = bytearray()
-        self._right = bytearray()
+        self._left, self._right = _Side(), _Side()
         self._began_at = began_at
-        self._has_left = self._has_right = False
 
-    def push_left(self, frame: bytes, at: float) -> None:
-        """One frame of the caller, complete at `at` (s); time before the first one is silence."""
-        if not self._has_left:
-            if self._frames_until(at) < 0:
-                return
-            self._has_left = True
-            self._left += self._silence_until(at)
-        self._left += frame
+    def push_left(self, pcm: bytes, at: float) -> None:
+        """More of the caller, its first frame complete at `at` (s); time before the first one is silence."""
+        self._push(self._left, pcm, at)
 
-    def push_right(self, frame: bytes, at: float) -> None:
-        """One frame of the bot, sent at `at` (s)."""
-        if not self._has_right:
-            self._has_right = True
-            self._right += self._silence_until(at)
-        self._right += frame
+    def push_right(self, pcm: bytes, at: float) -> None:
+        """More of the bot, its first frame sent at `at` (s)."""
+        self._push(self._right, pcm, at)
 
-    @property
-    def ready_bytes(self) -> int:
-        """How much of each side `take` would give."""
-        shorter, longer = sorted((len(self._left), len(self._right)))
-        return max(shorter, longer - MAX_SKEW_BYTES)
-
-    def _silence_until(self, at: float) -> bytes:
-        return bytes(max(self._frames_until(at), 0) * FRAME_BYTES)
-
-    def _frames_until(self, at: float) -> int:
-        return round((at - self._began_at) * 1000 / FRAME_MS)
+    def _push(self, side: _Side, pcm: bytes, at: float) -> None:
+        if not side.began:
+            side.began = True
+            side.pcm += bytes(max(frames_between(self._began_at, at), 0) * FRAME_BYTES)
+        side.push(pcm)
 
     def take(self, *, final: bool = False) -> bytes:
         """Interleaved stereo PCM16 of all that is complete; with `final` the shorter side is padded."""
         slack = 0 if final else MAX_SKEW_BYTES
         for ahead, behind in ((self._left, self._right), (self._right, self._left)):
-            missing = len(ahead) - len(behind) - slack
+            missing = len(ahead.pcm) - len(behind.pcm) - slack
             if missing > 0:
-                behind.extend(bytes(missing))
-        length = min(len(self._left), len(self._right))
+                behind.pad(missing)
+        length = min(len(self._left.pcm), len(self._right.pcm))
         stereo = np.empty((length // SAMPLE_BYTES, 2), "<i2")
         for column, side in enumerate((self._left, self._right)):
-            stereo[:, column] = np.frombuffer(bytes(side[:length]), "<i2")
-            del side[:length]
+            stereo[:, column] = np.frombuffer(bytes(side.pcm[:length]), "<i2")
+            del side.pcm[:length]
         return stereo.tobytes()
+
+
+def frames_between(begin: float, end: float) -> int:
+    """Frames of time (s); below zero when the end is before the begin."""
+    return round((end - begin) * 1000 / FRAME_MS)
 
 
 class GrowingWav:

@@ -13,10 +13,12 @@ from typing import Any
 from aiohttp import web
 
 from ari_app.desk import Desk
-from ari_app.errors import AriAppError, ConfigError, EngineError, LimitReached, NoSuchCall
+from ari_app.errors import AriAppError, ConfigError, DiskTooSlow, EngineError, LimitReached, NoSuchCall
 from ari_app.guard import is_number
 from ari_app.live import LiveCalls, TooManyWatchers
-from ari_app.record.archive import AUDIO, Archive, read_events
+from ari_app.record.archive import Archive, read_events
+from ari_app.record.folder import AUDIO
+from ari_app.record.reader import Reader
 from ari_app.web.description import description
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ STATUS: Mapping[type[AriAppError], int] = {
     LimitReached: 429,
     NoSuchCall: 404,
     EngineError: 502,
+    DiskTooSlow: 503,
 }
 
 
@@ -53,6 +56,7 @@ class Api:
         self._desk = desk
         self._live = live
         self._archive = Archive(recordings)
+        self._disk = Reader()
 
     def routes(self) -> list[web.RouteDef]:
         """All of /api."""
@@ -67,7 +71,7 @@ class Api:
             web.post("/api/calls/{call}/transfer", guarded(self._transfer)),
             web.post("/api/calls/{call}/recording", guarded(self._recording)),
             web.get("/api/events", self._events),
-            web.get("/api/recordings", self._recordings),
+            web.get("/api/recordings", guarded(self._recordings)),
             web.get("/api/recordings/{name}", guarded(self._recorded)),
             web.get("/api/recordings/{name}/audio", guarded(self._audio)),
         ]
@@ -178,18 +182,24 @@ class Api:
                 for call in self._archive.calls(limit=MAX_LISTED)
             ]
 
-        return web.json_response({"recordings": await asyncio.to_thread(read)})
+        return web.json_response({"recordings": await self._disk.read(read)})
 
     async def _recorded(self, request: web.Request) -> web.Response:
-        folder = self._folder(request)
-        return web.json_response(
-            {"name": folder.name, "events": await asyncio.to_thread(read_events, folder)}
-        )
+        def read() -> tuple[str, list[dict[str, Any]]]:
+            folder = self._folder(request)
+            return folder.name, read_events(folder)
+
+        name, events = await self._disk.read(read)
+        return web.json_response({"name": name, "events": events})
 
     async def _audio(self, request: web.Request) -> web.StreamResponse:
-        path = self._folder(request) / AUDIO
-        if not path.is_file():
-            raise NoSuchCall("there is no sound that could be played: it is sealed, or was not kept")
+        def find() -> Path:
+            path = self._folder(request) / AUDIO
+            if not path.is_file():
+                raise NoSuchCall("there is no sound that could be played: it is sealed, or was not kept")
+            return path
+
+        path = await self._disk.read(find)
         return web.FileResponse(path, headers={"Content-Type": "audio/wav"})
 
     def _folder(self, request: web.Request) -> Path:
@@ -201,7 +211,8 @@ class Api:
 
 
 async def _send(response: web.StreamResponse, message: Mapping[str, Any]) -> None:
-    await response.write(f"data: {json.dumps(message, ensure_ascii=False)}\n\n".encode())
+    line = f"data: {json.dumps(message, ensure_ascii=False)}\n\n"
+    await response.write(line.encode(errors="replace"))  # a number or a reason may be as odd as it likes
 
 
 async def _body(request: web.Request, *names: str) -> dict[str, Any]:

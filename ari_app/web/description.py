@@ -40,6 +40,7 @@ def _errors(*codes: int) -> dict[str, Any]:
         422: "The number may not be called",
         429: "A limit is reached",
         502: "The text can't be spoken",
+        503: "The disk of the recordings does not answer",
     }
     return {str(code): _answer(words[code], _ERROR) for code in (401, *codes)}
 
@@ -145,6 +146,7 @@ PATHS: dict[str, Any] = {
             "listRecordings",
             "The latest recorded calls",
             ok=_answer("Newest first", _object(recordings={**_LIST, "items": {"type": "object"}})),
+            errors=(503,),
         )
     },
     "/api/recordings/{name}": {
@@ -155,7 +157,7 @@ PATHS: dict[str, Any] = {
                 "Its events",
                 _object(name={"type": "string"}, events={**_LIST, "items": {"type": "object"}}),
             ),
-            errors=(404,),
+            errors=(404, 503),
             parameters=(_NAME,),
         )
     },
@@ -164,7 +166,7 @@ PATHS: dict[str, Any] = {
             "playRecording",
             "Its sound: left the caller, right the bot",
             ok=_answer("A WAV file", {"type": "string", "format": "binary"}, "audio/wav"),
-            errors=(404,),
+            errors=(404, 503),
             parameters=(_NAME,),
         )
     },
@@ -180,7 +182,7 @@ COMPONENTS: dict[str, Any] = {
                 stage={"type": "string"},
                 started={"type": "string", "format": "date-time"},
                 seconds={"type": "number"},
-                recording={"enum": ["off", "on", "paused"]},
+                recording={"enum": ["off", "on", "paused", "failed"]},
                 ending={"type": "string"},
                 line={"type": "object"},
                 cost_usd={"type": ["number", "null"]},

@@ -108,7 +108,7 @@ async def test_the_last_words_are_part_of_the_record_as_far_as_they_were_heard()
     await asyncio.sleep(0)
     play(outer, pacer, 3)
     await asyncio.wait_for(leaving, 1)
-    assert facts == [BotSpeechStarted(0, 7.0), BotSaid(0, "goodbye.", "goodbye.", False, WORDS)]
+    assert facts == [BotSpeechStarted(0, 7.0), BotSaid(0, "goodbye.", "goodbye.", False, WORDS, 7.0)]
 
 
 # --- before, and in between --------------------------------------------------------------------------
@@ -127,7 +127,7 @@ async def test_the_opening_is_heard_whole_before_the_brain_begins() -> None:
     assert brain.is_open
     assert facts == [
         BotSpeechStarted(0, 7.0),
-        BotSaid(0, "This is recorded.", "This is recorded.", False, WORDS),
+        BotSaid(0, "This is recorded.", "This is recorded.", False, WORDS, 7.0),
     ]
 
 
@@ -151,7 +151,7 @@ async def test_a_remark_follows_what_is_being_said_and_the_bot_knows_of_it() -> 
     assert brain.said == ["Two minutes left."]
     assert facts == [
         BotSpeechStarted(0, 7.0),
-        BotSaid(0, "Two minutes left.", "Two minutes left.", False, WORDS),
+        BotSaid(0, "Two minutes left.", "Two minutes left.", False, WORDS, 7.0),
     ]
     assert [mark.item_id for mark in brain.marks] == ["answer", "answer"], "the rest is the brain's"
 
@@ -162,7 +162,7 @@ async def test_of_a_remark_that_is_spoken_over_what_was_heard_is_reported() -> N
     play(outer, pacer, 5)
     pacer.clear()
     brain.report(BargeIn(0, 1.0, 1.0))
-    assert facts[1:] == [BotSaid(0, "one two", "one", True, frame(3000) * 5), BargeIn(0, 1.0, 1.0)]
+    assert facts[1:] == [BotSaid(0, "one two", "one", True, frame(3000) * 5, 7.0), BargeIn(0, 1.0, 1.0)]
 
 
 async def test_no_remark_after_the_goodbye_or_before_the_call() -> None:

@@ -84,6 +84,7 @@ async def test_who_only_listens_hears_the_answer_go_on_where_it_was(heard: str, 
     (dismissed,) = call.all(BargeInDismissed)
     assert dismissed.turn == 1 and dismissed.words == words
     assert 300 <= dismissed.paused_ms <= 700
+    assert dismissed.onset_at == call.all(CallerSpeechStarted)[1].onset_at, "of the words, not of the verdict"
     assert not call.all(BargeIn) and not call.all(CallerNotUnderstood)
     assert [fact.text for fact in call.all(CallerSaid)] == ["When do you open?", "Thanks."]
     assert [m.content for m in call.chat.asked[1]][1:] == ["When do you open?", ANSWER, "Thanks."]

@@ -92,9 +92,11 @@ async def test_facts_of_a_turn_come_in_order_with_all_stages_timed() -> None:
     (started,) = call.all(CallerSpeechStarted)
     assert started.onset_at == pytest.approx(100.52, abs=0.05)
     (said,) = call.all(CallerSaid)
+    assert (said.onset_at, said.ended_at) == (started.onset_at, timed.speech_end_at), "not when it was known"
     assert 800 + 300 + 200 <= bytes_to_ms(len(said.pcm)) <= 800 + 300 + 400
     assert call.stt.heard == [said.pcm]
     (bot,) = call.all(BotSaid)
+    assert bot.onset_at == timed.first_frame_at
     assert bytes_to_ms(len(bot.pcm)) == pytest.approx(len("Hi.How may I help you today?") * 50, abs=6)
 
 

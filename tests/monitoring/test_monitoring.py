@@ -18,7 +18,7 @@ from ari_app.ari.outcome import Ending, Outcome
 from ari_app.call import Call
 from ari_app.demo.asterisk_prefix import Tool, fetch
 from ari_app.dialog import ports
-from ari_app.happenings import Ended, LineHeard
+from ari_app.happenings import Ended, LineHeard, RecordingFailed
 from ari_app.metrics import Metrics
 from ari_app.rtp.quality import LineQuality
 from ari_app.web.access import Access
@@ -59,6 +59,7 @@ def a_day_of_calls() -> Metrics:
     observe(ports.TurnTimed(1, 10.0, 11.0, 10.5, 10.6, 10.7, 10.8, 11.02))
     observe(LineHeard(LineQuality(100, 100, 1.0, 0.0, 5.0, 50.0), final=True))
     observe(Ended(Ending(Outcome.ANSWERED, "far", "hung up"), {"received": 100, "sent": 100, "lost": 1}))
+    observe(RecordingFailed("No space left on device"))
     metrics.refused("busy")
     metrics.connected()
     metrics.swept(2)
@@ -87,6 +88,7 @@ def test_what_happened_is_counted() -> None:
         'ari_app_calls_refused_total{reason="busy"}': 1,
         "ari_app_ari_connections_total": 1,
         "ari_app_swept_total": 2,
+        "ari_app_recordings_failed_total": 1,
         "ari_app_caller_mos_count": 1,
     }
     assert {name: figures[name] for name in expected} == expected

@@ -67,6 +67,7 @@ def test_the_audio_and_the_waterfall_of_a_turn() -> None:
     (started,) = talk.all(CallerSpeechStarted)
     assert started.onset_at == pytest.approx(spoke_until - 0.8, abs=0.03)
     (timed,) = talk.all(TurnTimed)
+    assert (said.onset_at, said.ended_at) == (started.onset_at, timed.speech_end_at), "not when it was known"
     assert timed.speech_end_at == pytest.approx(spoke_until, abs=0.03)
     assert timed.endpoint_at == pytest.approx(spoke_until + 0.5, abs=0.03)
     assert timed.first_frame_at is not None and timed.first_frame_at - timed.endpoint_at < 0.05

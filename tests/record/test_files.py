@@ -1,21 +1,14 @@
-"""Files that grow, plain and sealed; sealed ones read back with age's own package."""
+"""Files that grow, on disks with room and without."""
 
 from __future__ import annotations
 
-import io
-import stat
-import wave
+import json
 from pathlib import Path
 
-import pyrage
 import pytest
 
-from ari_app.errors import ConfigError
-from ari_app.record.files import PlainFile, SealedFile, create, messages, opener_of, seal_for
-from ari_app.record.wav import GrowingWav
-
-IDENTITY = pyrage.x25519.Identity.generate()
-KEY = str(IDENTITY.to_public())
+from ari_app.record.files import PlainFile, create
+from tests.fakes.small_disk import on_small_disk
 
 
 def test_a_plain_file_grows_and_is_patched(tmp_path: Path) -> None:
@@ -31,44 +24,43 @@ def test_a_plain_file_grows_and_is_patched(tmp_path: Path) -> None:
         create(tmp_path / "a", None)
 
 
-def test_a_sealed_file_is_for_the_owner_of_the_private_key_only(tmp_path: Path) -> None:
-    file = create(tmp_path / "events.jsonl", seal_for(KEY))
-    file.append(b"secret words\n")
-    file.append(b"more of them\n")
-    path = tmp_path / "events.jsonl.age"
-    sealed = path.read_bytes()
-    assert isinstance(file, SealedFile) and b"secret" not in sealed
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert opener_of(f"# created: today\n{IDENTITY}\n")(sealed) == b"secret words\nmore of them\n"
-    assert opener_of(str(IDENTITY))(sealed[:-30]) == b"secret words\n", "as a killed process left it"
-    with pytest.raises(ConfigError, match="another key"):
-        opener_of(str(pyrage.x25519.Identity.generate()))(sealed)
+def test_room_behind_the_end_is_nobody_s_content(tmp_path: Path) -> None:
+    file = PlainFile(tmp_path / "a")
+    assert file.has_room(10)
+    file.append(b"some words")
+    assert (tmp_path / "a").read_bytes() == b"some words"
+    taken = (tmp_path / "a").stat().st_blocks
     file.close()
+    assert (tmp_path / "a").read_bytes() == b"some words"
+    assert (tmp_path / "a").stat().st_blocks < taken, "what was kept free is given back"
 
 
-def test_each_message_is_age_s_own(tmp_path: Path) -> None:
-    """What any other age program opens."""
-    file = SealedFile(tmp_path / "a", seal_for(KEY))
-    file.append(b"one")
-    file.append(b"two")
-    file.close()
-    parts = messages((tmp_path / "a.age").read_bytes())
-    assert [pyrage.decrypt(part, [IDENTITY]) for part in parts] == [b"one", b"two"]
-
-
-def test_a_sealed_recording_can_be_played(tmp_path: Path) -> None:
-    sound = GrowingWav(SealedFile(tmp_path / "a.wav", seal_for(KEY)), channels=2)
-    sound.write(bytes(range(200)) * 4)
-    sound.close()
-    opened = opener_of(str(IDENTITY))((tmp_path / "a.wav.age").read_bytes())
-    with wave.open(io.BytesIO(opened)) as reader:
-        assert (reader.getnchannels(), reader.getframerate()) == (2, 8000)
-        assert reader.readframes(10**6) == bytes(range(200)) * 4
-
-
-@pytest.mark.parametrize("key", ["", "age1nonsense", "ssh-ed25519 AAAA", str(IDENTITY)])
-def test_what_is_no_key_is_said(key: str) -> None:
-    with pytest.raises(ConfigError, match="age-keygen"):
-        seal_for(key)
-    with pytest.raises(ConfigError, match="--identity"):
-        opener_of(KEY)
+def test_on_a_full_disk_there_is_room_for_the_last_words_and_pieces_are_whole(tmp_path: Path) -> None:
+    said = on_small_disk(
+        tmp_path,
+        256,
+        """
+        import json
+        from ari_app.record.files import PlainFile
+        log, sound = PlainFile(disk / "log"), PlainFile(disk / "sound")
+        assert log.has_room(100)
+        refused = None
+        while refused is None:
+            try:
+                sound.append(b"s" * 30001)
+            except OSError as error:
+                refused = error.strerror
+        lines = 0
+        while log.has_room(100):
+            log.append(b"l" * 99 + b"\\n")
+            lines += 1
+        log.append(b"L" * 3999 + b"\\n")
+        sizes = [(disk / name).stat().st_size for name in ("log", "sound")]
+        log.close()
+        print(json.dumps([refused, lines, *sizes]))
+        """,
+    )
+    refused, lines, log_bytes, sound_bytes = json.loads(said)
+    assert refused == "No space left on device"
+    assert sound_bytes > 100_000 and sound_bytes % 30001 == 0, "not half a piece"
+    assert lines > 10 and log_bytes == 100 * lines + 4000

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.record.whole import assert_whole, cues
 
 BEGIN = """
-import logging, resource, sys
+import logging, resource, sys, time
 from pathlib import Path
 import numpy as np
 from ari_app.dialog.ports import BotSaid, CallerSaid
@@ -77,14 +77,18 @@ def test_sound_that_does_not_fit_leaves_what_went_before(tmp_path: Path) -> None
         recorder = record()
         limit(100_000)
         recorder.push_fact(CallerSaid(1, "hello", None, LOUD))
+        while not Path("calls/call/segment_001.wav").exists():
+            time.sleep(0.01)
         both(recorder, 10)
+        while not recorder.failed:
+            time.sleep(0.01)
         recorder.push_fact(CallerSaid(2, "is anybody there", None, LOUD))
         recorder.close()
         """,
     )
     folder = tmp_path / "calls" / "call"
     assert_whole(folder)
-    assert (folder / "full_call.wav").stat().st_size == 44 + 3 * 32_000
+    assert 44 + 2 * 32_000 <= (folder / "full_call.wav").stat().st_size <= 100_000
     assert [words for *_, words in cues(folder)] == ["hello"]
     assert len(log) == 1 and log[0].startswith("ERROR recording calls/call stopped: "), log
 
@@ -115,7 +119,7 @@ def test_a_long_event_that_does_not_fit_leaves_whole_lines(tmp_path: Path) -> No
         tmp_path,
         """
         recorder = record()
-        limit(10_000)
+        limit(20_000)
         for number in range(100):
             recorder.note("odd", text="x" * 300)
         recorder.close()
@@ -133,12 +137,9 @@ def test_a_recording_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
         limit(10)
         for _ in range(3):
             files = os.listdir("/proc/self/fd")
-            try:
-                record()
-            except OSError as error:
-                assert error.errno, error
-            else:
-                sys.exit("it began")
+            recorder = record()
+            recorder.close()
+            assert recorder.failed
             assert os.listdir("/proc/self/fd") == files
         """,
     )

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ari_app.record.recorder import Recorder, RecorderSettings
-from ari_app.record.retention import Kept, finished, tidy, to_delete
+from ari_app.record.retention import Kept, Tidier, to_delete
+from tests.fakes.small_disk import ROOT
 
 DAY_S = 86400
 NOW = 1_800_000_000.0
@@ -60,6 +68,8 @@ def test_only_finished_calls_of_ours_are_deleted(tmp_path: Path) -> None:
         started_at=0,
         about={},
     )
+    while not recorder.directory.exists():
+        time.sleep(0.01)
     os.utime(recorder.directory, (NOW - 5000 * DAY_S,) * 2)
     others = [
         call_folder(tmp_path, "my holiday pictures", 5000),
@@ -69,12 +79,79 @@ def test_only_finished_calls_of_ours_are_deleted(tmp_path: Path) -> None:
     ]
     others[2].touch()
     others[3].symlink_to(others[0])
-    tidy(tmp_path, max_age_s=30 * DAY_S, max_bytes=0)
+    tidier = Tidier(tmp_path, max_age_s=30 * DAY_S, max_bytes=0)
+    tidier.tidy()
     assert not old.exists() and recorder.directory.exists()
     assert all(other.exists() for other in others)
     recorder.close()
-    assert [call.path for call in finished(tmp_path)] == [recorder.directory]
+    assert [call.path for call in tidier.finished()] == [recorder.directory]
 
 
 def test_without_a_folder_there_is_nothing_to_do(tmp_path: Path) -> None:
-    tidy(tmp_path / "none", max_age_s=1, max_bytes=1)
+    tidier = Tidier(tmp_path / "none", max_age_s=1, max_bytes=1)
+    tidier.tidy()
+    assert tidier.finished() == []
+
+
+UNDELETABLE = """
+import logging, os, sys
+from pathlib import Path
+from ari_app.record.retention import Tidier
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+tidier = Tidier(Path("."), max_age_s=1, max_bytes=0)
+if os.geteuid() == 0:
+    os.setuid(65534)
+tidier.tidy()
+tidier.tidy()
+print(sorted(os.listdir(".")))
+"""
+
+
+def test_what_can_t_be_deleted_is_named_once_and_does_not_keep_the_rest() -> None:
+    """By somebody who is not root, whom no folder resists."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o777)
+        folders = [
+            call_folder(root, f"serve_2020010{number}-120000_{number}", 5000 - number)
+            for number in range(1, 5)
+        ]
+        if os.geteuid() == 0:
+            for path in (path for folder in folders for path in (folder / "full_call.wav", folder)):
+                os.chown(path, 65534, 65534)
+        folders[0].chmod(0o500)
+        folders[2].chmod(0)
+        done = subprocess.run(
+            [sys.executable, "-c", UNDELETABLE],
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        *named, left = done.stdout.splitlines()
+        assert len(named) == 2, "each once"
+        for folder in (folders[0], folders[2]):
+            assert any(folder.name in line and "Permission denied" in line for line in named)
+        assert left == repr([folders[0].name, folders[2].name])
+        for folder in (folders[0], folders[2]):
+            folder.chmod(0o700)
+
+
+def test_folders_that_vanish_meanwhile_are_nobody_s_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two servers tidy one folder, or somebody deletes by hand."""
+    for number in range(100):
+        folder = call_folder(tmp_path, f"serve_20200101-120000_{number:x}", 5000)
+        for file in range(20):
+            (folder / f"segment_{file}.wav").touch()
+        os.utime(folder, (NOW - 5000 * DAY_S,) * 2)
+    tidiers = [Tidier(tmp_path, max_age_s=DAY_S, max_bytes=0) for _ in range(4)]
+    with caplog.at_level(logging.WARNING), ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(tidier.tidy) for tidier in tidiers]:
+            done.result()
+    for tidier in tidiers:
+        tidier.tidy()
+    assert list(tmp_path.iterdir()) == []

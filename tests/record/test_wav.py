@@ -36,10 +36,46 @@ def test_a_direction_that_stopped_is_filled_with_silence_at_the_end() -> None:
     assert aligner.take(final=True) == pcm(1, 10, 2, 0, 3, 0)
 
 
-def test_a_direction_that_stopped_holds_the_other_back_by_a_second_at_most() -> None:
+def test_a_direction_that_stopped_holds_the_other_back_by_seconds_at_most() -> None:
     aligner = StereoAligner(5.0)
     aligner.push_right(bytes(MAX_SKEW_BYTES + 640), 5.0)
     assert len(aligner.take()) == 2 * 640
+
+
+def numbered(first: int, frames: int) -> bytes:
+    """Frames whose samples tell which they are."""
+    return b"".join(pcm(*[number] * FRAME) for number in range(first, first + frames))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 400), st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=8
+    )
+)
+def test_after_a_stall_of_any_length_both_sides_are_where_they_were(
+    spans: list[tuple[int, bool, bool, bool]],
+) -> None:
+    """Each span is time in which the loop stood still; then one side is told of all of it, and then the other."""
+    aligner, out, first = StereoAligner(0.02), bytearray(), 1
+    late = {0: 0, 1: 0}
+    for frames, right_first, take_between, take_after in spans:
+        sides = [aligner.push_left, aligner.push_right]
+        for push in reversed(sides) if right_first else sides:
+            push(numbered(first, frames), 0.02 * first)
+            if take_between and push is sides[0 if not right_first else 1]:
+                out += aligner.take()
+                late[1 if not right_first else 0] += max(frames - MAX_SKEW_BYTES // 320, 0)
+        first += frames
+        if take_after:
+            out += aligner.take()
+    out += aligner.take(final=True)
+    stereo = np.frombuffer(bytes(out), "<i2").reshape(-1, FRAME, 2)[:, 0, :]
+    assert len(stereo) == first - 1
+    place = np.arange(1, first)
+    for side in (0, 1):
+        told = stereo[:, side]
+        assert ((told == place) | (told == 0)).all(), "nothing stands where it was not heard"
+        assert (told == 0).sum() <= late[side], "and nothing is lost that came in time"
 
 
 @given(st.integers(0, 40), st.floats(-0.009, 0.009), st.booleans())
@@ -53,16 +89,6 @@ def test_the_direction_that_begins_later_has_its_place(late: int, jitter_s: floa
     stereo = np.frombuffer(aligner.take(final=True), "<i2").reshape(-1, 2)
     assert len(stereo) == FRAME * (late + 1)
     assert stereo[:, 0 if left else 1].tolist() == [0] * FRAME * late + [2] * FRAME
-
-
-def test_what_was_complete_before_the_recording_began_is_left_out() -> None:
-    """Silence by the clock comes late, and then all at once: its place is before the beginning."""
-    aligner = StereoAligner(5.0)
-    for number in range(5):
-        aligner.push_left(pcm(*[number + 1] * FRAME), 4.94 + number * 0.02)
-    aligner.push_right(pcm(*[9] * FRAME), 5.02)
-    stereo = np.frombuffer(aligner.take(final=True), "<i2").reshape(-1, 2)[::FRAME]
-    assert stereo.tolist() == [[4, 0], [5, 9]]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 50)), max_size=60))

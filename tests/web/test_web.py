@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import stat
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from ari_app import line
 from ari_app.app import App
 from ari_app.config import load
 from ari_app.errors import SetupError
+from ari_app.record import reader
 from ari_app.web import access
 from ari_app.web.access import token_of
 from ari_app.web.description import description
@@ -50,9 +52,9 @@ class Operator:
             is_json = answer.content_type == "application/json"
             return answer.status, json.loads(text) if is_json else text
 
-    async def caller(self, channel_id: str = CALLER) -> str:
+    async def caller(self, channel_id: str = CALLER, **about: str) -> str:
         """A caller is talked to; returns the call's id."""
-        self.asterisk.caller_arrives(channel_id, app="bot")
+        self.asterisk.caller_arrives(channel_id, app="bot", **about)
         found: list[str] = []
 
         async def talking() -> bool:
@@ -256,6 +258,36 @@ async def test_a_recording_is_paused(tmp_path: Path) -> None:
             headers={"Authorization": f"Bearer {TOKEN}", "Range": "bytes=0-3"},
         ) as answer:
             assert answer.status == 206 and await answer.read() == b"RIFF"
+
+
+async def test_half_a_character_keeps_nobody_from_watching(tmp_path: Path) -> None:
+    """What Asterisk hands on of a caller is JSON, which can carry what no socket takes."""
+    async with operator(tmp_path, SAVE_RECORDINGS="yes", RECORDINGS_MIN_FREE_MB="0") as who:
+        async with following(who) as seen:
+            await until(lambda: bool(seen))
+            call_id = await who.caller(number="smile \ud83d", extension="\udcff")
+            await until(lambda: seen[-1].get("summary", {}).get("stage") == "talking")
+            assert seen[-1]["call"] == call_id and seen[-1]["summary"]["from"] == "smile ?"
+            await who.post(f"/api/calls/{call_id}/hangup")
+            await until(lambda: seen[-1].get("summary", {}).get("stage") == "over")
+        await until(lambda: '"ended"' in "".join(p.read_text() for p in tmp_path.rglob("events.jsonl")))
+        _, answer = await who.get("/api/recordings")
+        assert answer["recordings"][0]["number"] == "smile \ud83d"
+
+
+async def test_a_disk_that_does_not_answer_is_said_and_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "TIMEOUT_S", 0.2)
+    folder = tmp_path / "recordings/serve_20200101-120000_aa"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "events.jsonl")  # whoever opens it waits for somebody who writes
+    async with operator(tmp_path) as who:
+        for path in ("/api/recordings", "/api/recordings/aa"):
+            status, answer = await who.get(path)
+            assert status == 503 and "did not answer" in answer["error"]
+        assert (await who.get("/api/calls"))[0] == 200
+        os.close(os.open(folder / "events.jsonl", os.O_WRONLY | os.O_NONBLOCK))  # lets both go
 
 
 async def test_what_is_not_recorded_or_has_no_voice_is_said(tmp_path: Path) -> None:

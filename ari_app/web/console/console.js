@@ -86,6 +86,12 @@ function keepFocus(list, render) {
   if (index >= 0) list.querySelectorAll("button")[index]?.focus();
 }
 
+function state(call) {
+  if (call.goes_on) return "goes on";
+  if (call.unreadable) return "unreadable";
+  return call.sealed ? "" : "cut short";
+}
+
 function renderLists() {
   const shown = [...calls.values()].sort((a, b) => (a.started < b.started ? 1 : -1));
   keepFocus($("calls"), () => $("calls").replaceChildren(...shown.map((call) => row(
@@ -95,7 +101,7 @@ function renderLists() {
   $("no-calls").hidden = shown.length > 0;
   keepFocus($("recordings"), () => $("recordings").replaceChildren(...recordings.map((call) => row(
     "recording", call.name, call.sealed ? "sealed" : number({ ...call, from: call.number, to: call.number }),
-    clock(call.seconds), `${when(call.started)} · ${call.outcome || (call.sealed ? "" : "cut short")}`, false,
+    clock(call.seconds), `${when(call.started)} · ${call.outcome || state(call)}`, false,
   ))));
   $("no-recordings").hidden = recordings.length > 0;
 }
@@ -176,8 +182,8 @@ function controls(call) {
     make("button", { type: "button", class: "stop", onclick: () => act(`${path}/hangup`, {}) }, "Hang up"),
     call.recording === "off" ? null : make("button", {
       type: "button", class: "quiet",
-      onclick: () => act(`${path}/recording`, { paused: call.recording === "on" }),
-    }, call.recording === "on" ? "Pause recording" : "Go on recording"),
+      onclick: () => act(`${path}/recording`, { paused: call.recording !== "paused" }),
+    }, call.recording === "paused" ? "Go on recording" : "Pause recording"),
     form("say", "a sentence to say", "Say", (text) => ({ text })),
     call.direction === "inbound" ? form("transfer", "extension", "Transfer", (extension) => ({ extension })) : null,
   );
