@@ -31,6 +31,7 @@ from ari_app.openai_api.realtime_session import RealtimeClient
 from ari_app.openai_api.realtime_tts import RealtimeTextToSpeech
 from ari_app.openai_api.stt import OpenAiSpeechToText
 from ari_app.openai_api.tts import OpenAiTextToSpeech
+from ari_app.prices import Prices
 from ari_app.settings import DEFAULT_SYSTEM_MESSAGE
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,9 @@ async def build_brains(config: Config, stack: AsyncExitStack) -> Brains:
     if config.mode == "pipeline":
         return await _build_pipeline(config, stages, stack)
     if config.mode == "realtime":
-        return await _build_realtime(config, stages["rt"], stack)
+        stage = stages["rt"]
+        listening = config.prices_of(stage.base_url, config.openai_rt_transcription_model, offline_url)
+        return await _build_realtime(config, stage, listening, stack)
     return Brains(Echo)
 
 
@@ -143,7 +146,7 @@ async def _by_heart(tts: TextToSpeech, text: str) -> dict[str, bytes]:
 
 
 def _settings(stage: Stage) -> StageSettings:
-    return StageSettings(stage.base_url, stage.model, stage.api_key)
+    return StageSettings(stage.base_url, stage.model, stage.api_key, prices=stage.prices)
 
 
 async def text_to_speech(
@@ -151,7 +154,7 @@ async def text_to_speech(
 ) -> OpenAiTextToSpeech | RealtimeTextToSpeech:
     """The pipeline's voice; to be closed by the caller."""
     if config.speaks_over_realtime(stage.base_url):
-        return RealtimeTextToSpeech(await _voice(config, stage, stack))
+        return RealtimeTextToSpeech(await _voice(config, stage, stack), stage.prices)
     return OpenAiTextToSpeech(
         _settings(stage), voice=config.openai_tts_voice, rate_hz=config.openai_tts_rate_hz
     )
@@ -160,7 +163,10 @@ async def text_to_speech(
 # --- realtime ----------------------------------------------------------------------------------------
 
 
-async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -> Brains:
+async def _build_realtime(
+    config: Config, stage: Stage, listening: Prices | None, stack: AsyncExitStack
+) -> Brains:
+    """`listening`: prices of the model that writes down what callers say."""
     client = await stack.enter_async_context(
         RealtimeClient(stage.base_url, stage.api_key, realtime_settings(config, stage.model))
     )
@@ -176,9 +182,8 @@ async def _build_realtime(config: Config, stage: Stage, stack: AsyncExitStack) -
         hold_pcm=await _render(voice, config.hold),
     )
     goodbye, consent = await _announcements(config, voice)
-    prices = config.rt_prices
     return Brains(
-        lambda: RealtimeBrain(client, manners, prices),
+        lambda: RealtimeBrain(client, manners, stage.prices, listening),
         goodbye=goodbye,
         consent=consent,
         render=partial(rendered, voice),

@@ -40,6 +40,8 @@ class Stage:
     base_url: str
     api_key: str = field(repr=False)
     model: str
+    prices: Mapping[str, float] | None = None
+    """What the model costs, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,9 @@ class Config:
     browser_password: str
     browser_extension: str
     drain_seconds: int
+    prices_file: str
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """The operator's own, by model: the contents of PRICES_FILE."""
 
     @property
     def dial_rules(self) -> Rules:
@@ -165,7 +170,16 @@ class Config:
             stages["tts"] = replace(
                 stages["tts"], model=REALTIME_VOICE_MODEL if over_realtime else ANY_SPEECH_MODEL
             )
-        return stages
+        return {
+            name: replace(stage, prices=self.prices_of(stage.base_url, stage.model, offline_url))
+            for name, stage in stages.items()
+        }
+
+    def prices_of(self, base_url: str, model: str, offline_url: str) -> Mapping[str, float] | None:
+        """What a model costs at a server; None: that is not known. The embedded backend is free."""
+        if base_url == offline_url:
+            return {}
+        return self.prices.get(model) or (PRICES.get(model) if is_openai(base_url) else None)
 
     def speaks_over_realtime(self, tts_url: str) -> bool:
         """True when text-to-speech goes over a Realtime session, False for `POST /audio/speech`."""
@@ -178,12 +192,6 @@ class Config:
         """OpenAI's current speech-to-text models take a list; older ones and other servers take one language."""
         at_openai = self.stages("")["stt"].base_url == OPENAI_URL
         return "languages" if at_openai and self.openai_stt_model in LANGUAGE_LIST_MODELS else "language"
-
-    @property
-    def rt_prices(self) -> Mapping[str, float] | None:
-        """What the tokens of the Realtime model cost, where that is known."""
-        at_openai = is_openai(self.stages("")["rt"].base_url)
-        return PRICES.get(self.openai_rt_model) if at_openai else None
 
     def warnings(self) -> list[str]:
         """Sentences about models that OpenAI serves today and will not for long."""

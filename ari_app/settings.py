@@ -451,6 +451,11 @@ SETTINGS: tuple[Setting, ...] = (
         "When `serve` is told to stop, callers may finish for so long before they hear GOODBYE",
         parsers.number(0, 3600, "s"),
     ),
+    Setting(
+        "PRICES_FILE",
+        "",
+        "JSON file of your prices by model, for what calls cost: see [operate.md](operate.md)",
+    ),
 )
 
 OTHER_NAMES: frozenset[str] = frozenset(

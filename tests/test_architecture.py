@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "logs": set(),
     "audio": set(),
     "parsers": {"errors", "guard"},
+    "prices": set(),
     "models": set(),
     "settings": {"parsers", "models"},
     "config": {"errors", "settings", "parsers", "models", "guard"},
@@ -24,14 +25,18 @@ ALLOWED: dict[str, set[str]] = {
     "health": {"errors"},
     "ari": {"errors", "rtp.quality"},
     "rtp": {"errors", "audio", "dialog.ports"},
-    "dialog": {"errors", "audio"},
-    "openai_api": {"errors", "audio", "dialog.ports", "dialog.history", "dialog.turns"},
-    "record": {"errors", "audio", "dialog.ports"},
+    "dialog": {"errors", "audio", "prices"},
+    "openai_api": {
+        *("errors", "audio", "prices", "dialog.ports", "dialog.history", "dialog.turns", "dialog.usage"),
+    },
+    "record": {"errors", "audio", "prices", "dialog.ports"},
     "offline": {"errors", "audio", "dialog.turns", "dialog.gate"},
     "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},
     "call": {"errors", "logs", "ari", "rtp", "audio", "dialog", "record", "happenings"},
     "backend": {"errors"},
-    "brains": {"errors", "settings", "models", "config", "audio", "dialog", "openai_api", "backend"},
+    "brains": {
+        *("errors", "settings", "models", "prices", "config", "audio", "dialog", "openai_api", "backend"),
+    },
     "outbound": {"errors", "config", "guard", "ledger", "ari.instances", "call"},
     "calls": {
         *("errors", "logs", "config", "ari", "rtp.sender", "record", "dialog.announcer", "call", "brains"),
@@ -62,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
         *("openai_api", "backend", "brains"),
     },
     "demo": {"errors", "settings", "audio"},
-    "sources": {"errors", "config", "parsers", "settings"},
+    "sources": {"errors", "config", "parsers", "prices", "settings"},
     "cli_calls": {"errors", "record"},
     "cli": {
         "errors",
@@ -91,6 +96,7 @@ CORES = [
     "models.py",
     "guard.py",
     "parsers.py",
+    "prices.py",
     "errors.py",
     "happenings.py",
     *(f"audio/{name}.py" for name in ("format", "codec", "echo", "neural_vad", "resample", "tones", "vad")),
@@ -98,7 +104,17 @@ CORES = [
     *(f"ari/{name}.py" for name in ("ids", "events", "facts", "callflow", "outcome", "leftovers")),
     *(
         f"dialog/{name}.py"
-        for name in ("ports", "turns", "sentences", "history", "gate", "finished", "interruption", "manner")
+        for name in (
+            "ports",
+            "turns",
+            "sentences",
+            "history",
+            "gate",
+            "finished",
+            "interruption",
+            "manner",
+            "usage",
+        )
     ),
     *(
         f"openai_api/realtime_{name}.py"

@@ -19,7 +19,8 @@ from ari_app.openai_api.realtime_conversation import RealtimeConversation
 from ari_app.openai_api.realtime_patience import Manners
 from ari_app.openai_api.realtime_protocol import STAGE, Event, text_of
 from ari_app.openai_api.realtime_session import RealtimeClient, RealtimeSession
-from ari_app.openai_api.realtime_usage import Meter, Prices
+from ari_app.openai_api.realtime_usage import Meter, Priced
+from ari_app.prices import Prices
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +45,19 @@ RECYCLE_RETRY_S = 30.0
 class RealtimeBrain:
     """Implements `Brain`."""
 
-    def __init__(self, client: RealtimeClient, manners: Manners, prices: Prices | None = None) -> None:
+    def __init__(
+        self,
+        client: RealtimeClient,
+        manners: Manners,
+        prices: Prices | None = None,
+        transcription_prices: Prices | None = None,
+    ) -> None:
         self._client = client
         self._manners = manners
-        self._meter = Meter(client.settings.model, prices)
+        settings = client.settings
+        self._meter = Meter(
+            Priced(settings.model, prices), Priced(settings.transcription_model, transcription_prices)
+        )
         self._conversation: RealtimeConversation | None = None
         self._session: RealtimeSession | None = None
         self._failure: EngineError | None = None
@@ -107,10 +117,8 @@ class RealtimeBrain:
             if count > 1:
                 logger.info("realtime: %d remarks of the kind '%s'", count, kind)
         self._remarks.clear()
-        if self._meter.tokens:
-            cost = "" if self._meter.cost_usd is None else f", {self._meter.cost_usd:.4f} USD"
-            logger.info("realtime: %d tokens of %s%s", self._meter.tokens, self._meter.model, cost)
-            self._meter.tokens = 0
+        if self._meter.bill.close():
+            logger.info("%s", self._meter.bill)
 
     def _remark(self, kind: str, words: str) -> None:
         """The first of each kind is worth a line."""

@@ -41,6 +41,8 @@ class PastCall:
     barge_ins: int
     failures: int
     cost_usd: float | None
+    cost_is_partial: bool
+    """Something had no known cost: the call cost more."""
     mos: float | None
     sealed: bool = False
     """Only the owner of the private key can read it; the rest is unknown."""
@@ -104,6 +106,7 @@ def summary(name: str, events: Sequence[Event]) -> PastCall | None:
     ended = next((event for event in reversed(events) if event["event"] == "ended"), {})
     direction = str(about.get("direction", ""))
     costs = [e["call_cost_usd"] for e in events if e["event"] == "engine_used"]
+    partial = any(e["cost_usd"] is None for e in events if e["event"] == "engine_used")
     return PastCall(
         name=name,
         call=matched[2],
@@ -118,6 +121,7 @@ def summary(name: str, events: Sequence[Event]) -> PastCall | None:
         barge_ins=sum(event["event"] == "barge_in" for event in events),
         failures=sum(event["event"] == "engine_failed" for event in events),
         cost_usd=next((cost for cost in reversed(costs) if cost is not None), None),
+        cost_is_partial=partial,
         mos=(ended.get("line") or {}).get("mos"),
     )
 

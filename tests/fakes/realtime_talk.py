@@ -12,7 +12,7 @@ from ari_app.dialog.ports import Fact
 from ari_app.openai_api.realtime_conversation import RealtimeConversation
 from ari_app.openai_api.realtime_patience import Manners
 from ari_app.openai_api.realtime_protocol import Event, RealtimeSettings
-from ari_app.openai_api.realtime_usage import Meter
+from ari_app.openai_api.realtime_usage import Meter, Priced
 from tests.fakes.brain_ports import SteppedPlayout, local_sentence
 
 F = TypeVar("F", bound=Fact)
@@ -20,7 +20,6 @@ F = TypeVar("F", bound=Fact)
 SETTINGS = RealtimeSettings("some-model", "some-voice", instructions="Be brief.", transcription_model="ear")
 MANNERS = Manners(apology_pcm=local_sentence(400), hold_pcm=local_sentence(300))
 PRICES = {
-    "minute": 6.0,
     "text_in": 1,
     "text_in_cached": 2,
     "text_out": 4,
@@ -63,7 +62,7 @@ class Talk:
         self.playout = SteppedPlayout()
         self.facts: list[Fact] = []
         self.remarks: list[tuple[str, str]] = []
-        self.meter = Meter(settings.model, PRICES)
+        self.meter = Meter(Priced(settings.model, PRICES), Priced("writer", {"minute": 0.006}))
         self.core = RealtimeConversation(
             settings,
             manners,
