@@ -279,6 +279,7 @@ def secret_paths(env: Mapping[str, str], dotenv: Mapping[str, str | None]) -> di
     return {name: path for name, path in paths.items() if path}
 
 
+COLLECTOR_SETTINGS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 NEAR_MISS = 0.88
 """Likeness at which a name was meant to be another, by difflib."""
 
@@ -300,9 +301,36 @@ def unknown_names(dotenv: Iterable[str], environment: Iterable[str] = ()) -> lis
         hint = f"did you mean {nearest[0]}?" if nearest else "delete the line, or see docs/configuration.md."
         lines.append(f"{name} in .env is no setting: {hint}")
     for name in sorted({*environment} - {*dotenv} - known):
+        # Those of OpenTelemetry are many, and may be for others.
+        if name.startswith("OTEL_"):
+            continue
         if nearest := difflib.get_close_matches(name, sorted(known), n=1, cutoff=NEAR_MISS):
             lines.append(f"{name} in the environment is no setting: did you mean {nearest[0]}?")
     return lines
+
+
+def collector_setting(env: Mapping[str, str]) -> str:
+    """The standard variable that names a collector for spans; "" where there is none, or none is wanted.
+
+    Raises:
+        ConfigError: it names one that we can't reach.
+    """
+    asked = [name for name in COLLECTOR_SETTINGS if env.get(name)]
+    exporters = (env.get("OTEL_TRACES_EXPORTER") or "otlp").split(",")
+    disabled = (env.get("OTEL_SDK_DISABLED") or "").lower() == "true"
+    if not asked or disabled or "otlp" not in exporters:
+        return ""
+    if urlsplit(env[asked[0]]).scheme not in ("http", "https"):
+        raise ConfigError(f"{asked[0]} must be a URL such as http://127.0.0.1:4318.")
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if protocol := env.get(name):
+            if protocol != "http/protobuf":
+                raise ConfigError(
+                    f"{name}={protocol}: spans are sent by http/protobuf only; set that, and the collector's "
+                    f"port for it in {asked[0]}, usually 4318."
+                )
+            break
+    return asked[0]
 
 
 def require_ari(config: Config) -> None:

@@ -36,6 +36,19 @@ def load_config(arguments: argparse.Namespace) -> tuple[Config, list[str]]:
     return config, unknown_names(found, os.environ)
 
 
+def export_standard_names() -> None:
+    """Put what `.env` says to OpenTelemetry's SDK into the environment, where that looks, and drop empty values.
+
+    Raises:
+        ConfigError: `.env` can't be read.
+    """
+    for name, value in dotenv().items():
+        if name.startswith("OTEL_") and value and not os.environ.get(name):
+            os.environ[name] = value
+    for name in [name for name, value in os.environ.items() if name.startswith("OTEL_") and not value]:
+        del os.environ[name]
+
+
 def _prices(file: str) -> Mapping[str, Prices]:
     what = f"PRICES_FILE={file}"
     try:
