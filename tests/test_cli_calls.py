@@ -72,7 +72,7 @@ USED = (
     ports.EngineUsed(1, "speech-to-text", "ear", {"audio_ms": 1600}, 0.01, 0.01),
     ports.EngineUsed(1, "chat", "mind", {"uncounted": 1}, None, 0.01, True),
     ports.EngineUsed(1, "speech-to-text", "ear", {"audio_ms": 2500}, 0.02, 0.03, True),
-    ports.EngineUsed(1, "chat", "mind", {"text_in": 7, "text_in_cached": 2}, 0.3, 0.33, True),
+    ports.EngineUsed(1, "chat", "mind", {"text_in": 7, "text_in_cached": 2, "text_out": 0}, 0.3, 0.33, True),
     ports.EngineUsed(1, "text-to-speech", "mouth", {"characters": 9}, None, 0.33, True),
 )
 
@@ -121,7 +121,7 @@ def test_what_a_call_cost_is_told_as_far_as_it_is_known(
         "at least $0.3000",
         "7 text in, 2 text in cached; 1 not counted",
     ] in told
-    assert ["text-to-speech", "mouth", "1 requests", "unknown", "9 characters"] in told
+    assert ["text-to-speech", "mouth", "1 request", "unknown", "9 characters"] in told
     assert "≥ $0.3300" in calls(capsys, tmp_path)[1]
     assert "at least $0.33, at least $0.3300 a call" in calls(capsys, tmp_path, "stats", "--days", "99999")[1]
 

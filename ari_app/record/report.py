@@ -120,7 +120,8 @@ def _costs(call: PastCall, events: Sequence[Event]) -> list[str]:
             amounts.update(request["amounts"])
         known = [request["cost_usd"] for request in requests if request["cost_usd"] is not None]
         cost = _dollars(sum(known) if known else None, len(known) < len(requests))
-        rows.append((stage, plain(model), f"{len(requests)} requests", cost, _amounts(amounts)))
+        asked = f"{len(requests)} request{'s' * (len(requests) > 1)}"
+        rows.append((stage, plain(model), asked, cost, _amounts(amounts)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return [
         f"Cost: {_dollars(call.cost_usd, call.cost_is_partial)}",
@@ -133,7 +134,7 @@ def _amounts(amounts: Counter[str]) -> str:
     told = [
         f"{count / 1000:.0f} s of sound" if kind == "audio_ms" else f"{count} {kind.replace('_', ' ')}"
         for kind, count in sorted(amounts.items())
-        if kind != UNCOUNTED
+        if kind != UNCOUNTED and count
     ]
     missing = [f"{amounts[UNCOUNTED]} not counted"] if amounts[UNCOUNTED] else []
     return "; ".join(filter(None, (", ".join(told), *missing)))
