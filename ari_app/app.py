@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ari_app.ari.client import AriClient
 from ari_app.ari.ids import server_tag
@@ -16,10 +17,10 @@ from ari_app.ari.instances import Instance, state_directory
 from ari_app.ari.outcome import Ending, Outcome
 from ari_app.ari.reconcile import Reconciler
 from ari_app.brains import BuildBrains, build_brains
-from ari_app.calls import Calls
-from ari_app.config import Config
+from ari_app.calls import Calls, Watcher
+from ari_app.config import Config, collector_setting
 from ari_app.desk import Desk
-from ari_app.errors import AriUnreachable
+from ari_app.errors import AriUnreachable, ConfigError
 from ari_app.happenings import Observer
 from ari_app.live import LiveCalls
 from ari_app.load import Load
@@ -31,6 +32,9 @@ from ari_app.web.access import Access, token_of
 from ari_app.web.api import Api
 from ari_app.web.phone import Phone
 from ari_app.web.server import Web
+
+if TYPE_CHECKING:
+    from ari_app.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +51,9 @@ class App:
         command: `serve` or `dial`; names the recordings, and decides whose application this is: the server has
             the configured name, any other process one of its own.
         build: makes the brains of its calls.
+
+    Raises:
+        ConfigError: the environment names a collector for spans, and they can't be made.
     """
 
     def __init__(self, config: Config, *, command: str, build: BuildBrains = build_brains) -> None:
@@ -56,11 +63,12 @@ class App:
         suffix = "" if self._is_server else f"-{command}-{secrets.token_hex(4)}"
         self._app_name = config.ari_app + suffix
         self._tag = server_tag(self._app_name, config.ari_url)
-        self._metrics, self._live = Metrics(), LiveCalls()
+        self._metrics, self._live, self._traces = Metrics(), LiveCalls(), _traces()
+        watchers: list[Watcher] = [self._metrics, self._live]
+        if self._traces:
+            watchers.append(self._traces)
         self._load = Load(config.max_lag_ms, self._metrics.observe_lag)
-        self._calls = Calls(
-            config, command=command, tag=self._tag, load=self._load, watchers=(self._metrics, self._live)
-        )
+        self._calls = Calls(config, command=command, tag=self._tag, load=self._load, watchers=watchers)
         self._client: AriClient
 
     # --- commands
@@ -108,6 +116,8 @@ class App:
         """Everything up; yields the task that keeps the connection to Asterisk."""
         config, calls = self._config, self._calls
         async with AsyncExitStack() as stack:
+            if self._traces:
+                await stack.enter_async_context(self._traces)
             if self._is_server and config.web_port:
                 await stack.enter_async_context(self._web())
             instance = stack.enter_context(
@@ -201,6 +211,23 @@ class App:
         if connection.done():
             connection.result()
         return await waiting
+
+
+def _traces() -> Traces | None:
+    """What makes spans, where the environment names a collector for them.
+
+    Raises:
+        ConfigError: they can't be made.
+    """
+    if not (wanted_by := collector_setting(os.environ)):
+        return None
+    try:
+        from ari_app.traces import Traces
+    except ImportError as error:
+        raise ConfigError(
+            f"{wanted_by} needs the package {error.name}: pip install 'ari_app[otel]', or leave it empty."
+        ) from None
+    return Traces()
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from ari_app.ari.instances import state_directory
 from ari_app.audio.vad import make_vad
 from ari_app.backend import OfflineBackend
-from ari_app.config import Config, Stage, prices_of
+from ari_app.config import Config, Stage
 from ari_app.dialog.announcer import Script
 from ari_app.dialog.echo import Echo
 from ari_app.dialog.engines import AnyChat, AnySpeechToText, AnyTextToSpeech, Engines
@@ -93,7 +93,7 @@ async def build_brains(config: Config, stack: AsyncExitStack) -> Brains:
     if config.mode == "pipeline":
         return await _build_pipeline(config, servers, stack)
     if config.mode == "realtime":
-        return await _build_realtime(config, servers["rt"], stack)
+        return await _build_realtime(config, servers["rt"], offline_url, stack)
     return Brains(Echo)
 
 
@@ -162,7 +162,7 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 def _settings(stage: Stage) -> StageSettings:
-    return StageSettings(stage.base_url, stage.model, stage.api_key)
+    return StageSettings(stage.base_url, stage.model, stage.api_key, prices=stage.prices)
 
 
 async def text_to_speech(
@@ -170,7 +170,7 @@ async def text_to_speech(
 ) -> OpenAiTextToSpeech | RealtimeTextToSpeech:
     """The pipeline's voice; to be closed by the caller."""
     if config.speaks_over_realtime(stage.base_url):
-        return RealtimeTextToSpeech(await _voice(config, stage, stack))
+        return RealtimeTextToSpeech(await _voice(config, stage, stack), stage.prices)
     return OpenAiTextToSpeech(
         _settings(stage), voice=stage.voice or config.openai_tts_voice, rate_hz=config.openai_tts_rate_hz
     )
@@ -179,19 +179,24 @@ async def text_to_speech(
 # --- realtime ----------------------------------------------------------------------------------------
 
 
-async def _build_realtime(config: Config, stages: list[Stage], stack: AsyncExitStack) -> Brains:
+async def _build_realtime(
+    config: Config, stages: list[Stage], offline_url: str, stack: AsyncExitStack
+) -> Brains:
     clients = [
         RealtimeClient(
             stage.base_url,
             stage.api_key,
             realtime_settings(config, stage.model),
-            prices=prices_of(stage),
+            prices=stage.prices,
+            listening_prices=config.prices_of(
+                stage.base_url, config.openai_rt_transcription_model, offline_url
+            ),
         )
         for stage in stages
     ]
     for client in clients:
         await stack.enter_async_context(client)
-    voices = [RealtimeTextToSpeech(await _voice(config, stage, stack)) for stage in stages]
+    voices = [RealtimeTextToSpeech(await _voice(config, stage, stack), stage.prices) for stage in stages]
     for voice in voices:
         stack.push_async_callback(voice.close)
     servers, tts = RealtimeServers(*clients), AnyTextToSpeech(*voices)

@@ -29,7 +29,7 @@ from ari_app.dialog import ports
 from ari_app.errors import AriAppError, AriError, ConfigError, LimitReached
 from ari_app.happenings import Progress
 from ari_app.settings import SETTINGS
-from ari_app.sources import dotenv, load_config
+from ari_app.sources import dotenv, export_standard_names, load_config
 from ari_app.texts import shown
 
 EXIT_OK = 0
@@ -175,6 +175,7 @@ def _take_down_on_sigterm() -> None:
 
 def _config_for_calls(arguments: argparse.Namespace, *, quiet: bool = False) -> Config:
     config, unknown = load_config(arguments)
+    export_standard_names()
     require_ari(config)
     require_keys(config)
     logs.configure(debug=config.debug, quiet=quiet, log_format=config.log_format)

@@ -44,6 +44,8 @@ class Stage:
     model: str
     voice: str = ""
     """Of a text-to-speech that stands in; empty: the usual one."""
+    prices: Mapping[str, float] | None = None
+    """What the model costs, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,9 @@ class Config:
     browser_password: str
     browser_extension: str
     drain_seconds: int
+    prices_file: str
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """The operator's own, by model: the contents of PRICES_FILE."""
 
     @property
     def dial_rules(self) -> Rules:
@@ -189,7 +194,16 @@ class Config:
             stages["tts"] = replace(
                 stages["tts"], model=REALTIME_VOICE_MODEL if over_realtime else ANY_SPEECH_MODEL
             )
-        return stages
+        return {
+            name: replace(stage, prices=self.prices_of(stage.base_url, stage.model, offline_url))
+            for name, stage in stages.items()
+        }
+
+    def prices_of(self, base_url: str, model: str, offline_url: str) -> Mapping[str, float] | None:
+        """What a model costs at a server; None: that is not known. The embedded backend is free."""
+        if base_url == offline_url:
+            return {}
+        return self.prices.get(model) or (PRICES.get(model) if is_openai(base_url) else None)
 
     def fallbacks(self, offline_url: str) -> dict[str, Stage]:
         """The engines that stand in where a stage's first one fails; stages without one are left out."""
@@ -204,7 +218,10 @@ class Config:
                 stages[name] = Stage(url, key, model)
         if "tts" in stages:
             stages["tts"] = replace(stages["tts"], voice=self.openai_tts_fallback_voice)
-        return stages
+        return {
+            name: replace(stage, prices=self.prices_of(stage.base_url, stage.model, offline_url))
+            for name, stage in stages.items()
+        }
 
     def speaks_over_realtime(self, tts_url: str) -> bool:
         """True when text-to-speech goes over a Realtime session, False for `POST /audio/speech`."""
@@ -303,6 +320,7 @@ def secret_paths(env: Mapping[str, str], dotenv: Mapping[str, str | None]) -> di
     return {name: path for name, path in paths.items() if path}
 
 
+COLLECTOR_SETTINGS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 NEAR_MISS = 0.88
 """Likeness at which a name was meant to be another, by difflib."""
 
@@ -324,9 +342,36 @@ def unknown_names(dotenv: Iterable[str], environment: Iterable[str] = ()) -> lis
         hint = f"did you mean {nearest[0]}?" if nearest else "delete the line, or see docs/configuration.md."
         lines.append(f"{name} in .env is no setting: {hint}")
     for name in sorted({*environment} - {*dotenv} - known):
+        # Those of OpenTelemetry are many, and may be for others.
+        if name.startswith("OTEL_"):
+            continue
         if nearest := difflib.get_close_matches(name, sorted(known), n=1, cutoff=NEAR_MISS):
             lines.append(f"{name} in the environment is no setting: did you mean {nearest[0]}?")
     return lines
+
+
+def collector_setting(env: Mapping[str, str]) -> str:
+    """The standard variable that names a collector for spans; "" where there is none, or none is wanted.
+
+    Raises:
+        ConfigError: it names one that we can't reach.
+    """
+    asked = [name for name in COLLECTOR_SETTINGS if env.get(name)]
+    exporters = (env.get("OTEL_TRACES_EXPORTER") or "otlp").split(",")
+    disabled = (env.get("OTEL_SDK_DISABLED") or "").lower() == "true"
+    if not asked or disabled or "otlp" not in exporters:
+        return ""
+    if urlsplit(env[asked[0]]).scheme not in ("http", "https"):
+        raise ConfigError(f"{asked[0]} must be a URL such as http://127.0.0.1:4318.")
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if protocol := env.get(name):
+            if protocol != "http/protobuf":
+                raise ConfigError(
+                    f"{name}={protocol}: spans are sent by http/protobuf only; set that, and the collector's "
+                    f"port for it in {asked[0]}, usually 4318."
+                )
+            break
+    return asked[0]
 
 
 def require_ari(config: Config) -> None:
@@ -363,11 +408,6 @@ def is_openai(base_url: str) -> bool:
     """True for OpenAI's own service, its regional hosts included."""
     host = urlsplit(base_url).hostname or ""
     return host == "api.openai.com" or host.endswith(".api.openai.com")
-
-
-def prices_of(stage: Stage) -> Mapping[str, float] | None:
-    """What the tokens of its model cost, where that is known."""
-    return PRICES.get(stage.model) if is_openai(stage.base_url) else None
 
 
 def settings_table() -> str:

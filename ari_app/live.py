@@ -55,6 +55,7 @@ class _Seen:
     ending: str = ""
     line: dict[str, Any] = field(default_factory=dict)
     cost_usd: float | None = None
+    cost_is_partial: bool = False
     events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
     peaks: dict[str, float] = field(default_factory=lambda: {"caller": 0.0, "bot": 0.0})
 
@@ -67,6 +68,7 @@ class _Seen:
             "recording": self.call.recording.state,
             "line": self.line,
             "cost_usd": self.cost_usd,
+            "cost_is_partial": self.cost_is_partial,
             "ending": self.ending,
         }
 
@@ -177,10 +179,12 @@ class LiveCalls:
                 call.tap = None
                 self._tell("call", call.call_id, summary=seen.summary())
             elif isinstance(what, SHOWN):
-                if isinstance(what, ports.EngineUsed):
-                    seen.cost_usd = what.call_cost_usd
                 event = {"event": name_of(what), **values_of(what, started_at)}
-                seen.events.append(event)
+                if isinstance(what, ports.EngineUsed):  # several in each turn: they are not kept
+                    seen.cost_usd, seen.cost_is_partial = what.call_cost_usd, what.call_cost_is_partial
+                    self._tell("call", call.call_id, summary=seen.summary())
+                else:
+                    seen.events.append(event)
                 self._tell("event", call.call_id, **event)
 
         return observe

@@ -73,8 +73,11 @@ class Metrics:
             "speculative_requests", "Requests for answers begun in a pause", ["result"]
         )
         self._failed = counter("engine_failures", "Failed requests to engines", ["stage", "kind"])
-        self._tokens = counter("engine_tokens", "What engines counted", ["model", "kind"])
-        self._cost = counter("engine_cost_usd", "At list prices", ["model"])
+        self._tokens = counter(
+            "engine_tokens", "What engines took, by kind: tokens, characters, audio_ms", ["model", "kind"]
+        )
+        self._requests = counter("engine_requests", "Requests of calls", ["stage", "model", "cost"])
+        self._cost = counter("engine_cost_usd", "Of requests with known cost", ["model"])
         self._rtp = counter(
             "rtp_packets", "Between Asterisk and the application, of calls that are over", ["kind"]
         )
@@ -181,8 +184,9 @@ class Metrics:
                 self._speculative_requests.labels(result).inc(requests)
             case ports.EngineFailed(stage=stage, kind=kind):
                 self._failed.labels(stage, kind).inc()
-            case ports.EngineUsed(model=model, tokens=tokens, cost_usd=cost_usd):
-                for name, count in tokens.items():
+            case ports.EngineUsed(stage=stage, model=model, amounts=amounts, cost_usd=cost_usd):
+                self._requests.labels(stage, model, "unknown" if cost_usd is None else "known").inc()
+                for name, count in amounts.items():
                     self._tokens.labels(model, name).inc(count)
                 self._cost.labels(model).inc(cost_usd or 0.0)
             case ports.TurnTimed():

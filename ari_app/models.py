@@ -46,9 +46,8 @@ REALTIME_VOICE_MODEL = "gpt-realtime-2.1-mini"
 ANY_SPEECH_MODEL = "tts-1"
 """The name that compatible servers take for whatever voice they have."""
 
-# US dollars per million tokens, and per minute transcribed;
-# https://developers.openai.com/api/docs/pricing as read in November 2026. No
-# price for cached text is known; it is counted in full, so a sum is never too low.
+# US dollars, by kinds of `prices.py`; https://developers.openai.com/api/docs/pricing as read in November 2026. No
+# price for cached text is known; it is counted in full, so a sum is never too low. PRICES_FILE comes before these.
 PRICES: Mapping[str, Mapping[str, float]] = {
     "gpt-realtime-2.1": {
         "text_in": 4.0,
@@ -57,7 +56,6 @@ PRICES: Mapping[str, Mapping[str, float]] = {
         "audio_in": 32.0,
         "audio_in_cached": 0.4,
         "audio_out": 64.0,
-        "minute": 0.0045,
     },
     "gpt-realtime-2.1-mini": {
         "text_in": 0.6,
@@ -66,6 +64,6 @@ PRICES: Mapping[str, Mapping[str, float]] = {
         "audio_in": 10.0,
         "audio_in_cached": 0.3,
         "audio_out": 20.0,
-        "minute": 0.0045,
     },
+    "gpt-transcribe": {"minute": 0.0045},
 }

@@ -524,6 +524,16 @@ SETTINGS: tuple[Setting, ...] = (
         "When `serve` is told to stop, callers may finish for so long before they hear GOODBYE",
         parsers.number(0, 3600, "s"),
     ),
+    Setting(
+        "PRICES_FILE",
+        "",
+        "JSON file of your prices by model, for what calls cost: see [operate.md](operate.md)",
+    ),
+)
+
+_OTLP = (
+    *("ENDPOINT", "PROTOCOL", "HEADERS", "TIMEOUT", "COMPRESSION"),
+    *("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"),
 )
 
 OTHER_NAMES: frozenset[str] = frozenset(
@@ -541,6 +551,12 @@ OTHER_NAMES: frozenset[str] = frozenset(
             "AWAY_SOUND",
         ),
         *("APT_OPTIONS", "WEB_PUBLISHED_PORT"),
+        # OpenTelemetry's, read by its SDK
+        *(f"OTEL_EXPORTER_OTLP_{name}" for name in _OTLP),
+        *(f"OTEL_EXPORTER_OTLP_TRACES_{name}" for name in _OTLP),
+        *("OTEL_TRACES_EXPORTER", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_SDK_DISABLED"),
+        *("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_BSP_SCHEDULE_DELAY"),
+        *("OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"),
         # the system's
         *("PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_STATE_HOME"),
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"),

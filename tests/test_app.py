@@ -38,6 +38,7 @@ from ari_app.load import REMEMBERED
 from tests.fakes.asterisk import Channel, FakeAsterisk, until
 from tests.fakes.call_bench import frame, free_port, media_of, nothing_leaks
 from tests.fakes.openai_server import error, fake_openai, speech
+from tests.fakes.otlp_collector import collecting
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -117,6 +118,21 @@ async def serving(asterisk: FakeAsterisk, **settings: str) -> AsyncIterator[Serv
     finally:
         served.task.cancel()
         await asyncio.gather(served.task, return_exceptions=True)
+
+
+async def test_calls_are_traced_where_the_environment_names_a_collector(
+    asterisk: FakeAsterisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        async with serving(asterisk) as served:
+            await served.call("1700000000.1")
+            asterisk.hang_up("1700000000.1")
+            await until(lambda: not asterisk.bridges)
+    (call,) = collector.named("call")
+    assert call.attributes["asterisk.channel_id"] == "1700000000.1"
+    assert call.attributes["ari_app.mode"] == "echo" and call.attributes["ari_app.ended_by"] == "far"
+    assert [event.name for event in call.events] == ["talking"]
 
 
 # --- calls -------------------------------------------------------------------------------------------

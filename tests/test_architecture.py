@@ -17,6 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "logs": {"texts"},
     "audio": set(),
     "parsers": {"errors", "guard"},
+    "prices": set(),
     "models": set(),
     "phrases": set(),
     "settings": {"parsers", "models", "phrases"},
@@ -26,13 +27,13 @@ ALLOWED: dict[str, set[str]] = {
     "health": {"errors"},
     "ari": {"errors", "rtp.quality"},
     "rtp": {"errors", "audio", "dialog.ports"},
-    "dialog": {"errors", "audio", "phrases"},
+    "dialog": {"errors", "audio", "phrases", "prices"},
     "openai_api": {
-        *("errors", "texts", "audio", "dialog.ports", "dialog.history", "dialog.turns"),
-        *("dialog.phrasebook", "dialog.engines"),
+        *("errors", "texts", "audio", "prices", "dialog.ports", "dialog.history", "dialog.turns"),
+        *("dialog.phrasebook", "dialog.engines", "dialog.usage"),
     },
     "rehearsal": {"errors", "dialog.phrasebook"},
-    "record": {"errors", "texts", "audio", "dialog.ports"},
+    "record": {"errors", "texts", "audio", "prices", "dialog.ports"},
     "offline": {"errors", "audio", "dialog.turns", "dialog.gate"},
     "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},
     "call": {
@@ -41,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "backend": {"errors"},
     "brains": {
         *("errors", "settings", "models", "config", "audio", "dialog", "openai_api", "backend"),
-        *("ari.instances", "rehearsal"),
+        *("ari.instances", "rehearsal", "prices"),
     },
     "outbound": {"errors", "config", "guard", "ledger", "ari.instances", "call"},
     "calls": {
@@ -52,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "line": {"errors", "rtp.quality"},
     "happenings": {"ari.outcome", "dialog.ports", "rtp.quality"},
     "metrics": {"call", "happenings", "dialog.ports"},
+    "traces": {"errors", "call", "happenings", "dialog.ports", "ari.outcome", "metrics"},
     "live": {"call", "happenings", "dialog.ports", "record.events"},
     "desk": {"errors", "calls", "dialog.phrasebook"},
     "web": {"errors", "guard", "desk", "live", "metrics", "record"},
@@ -68,6 +70,7 @@ ALLOWED: dict[str, set[str]] = {
             "live",
             "load",
             "metrics",
+            "traces",
         ),
         *("desk", "web"),
     },
@@ -76,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
         *("openai_api", "backend", "brains"),
     },
     "demo": {"errors", "settings", "audio"},
-    "sources": {"errors", "config", "parsers", "settings"},
+    "sources": {"errors", "config", "parsers", "prices", "settings"},
     "cli_calls": {"errors", "texts", "record"},
     "cli": {
         "errors",
@@ -106,6 +109,7 @@ CORES = [
     "models.py",
     "guard.py",
     "parsers.py",
+    "prices.py",
     "errors.py",
     "texts.py",
     "happenings.py",
@@ -114,7 +118,17 @@ CORES = [
     *(f"ari/{name}.py" for name in ("ids", "events", "facts", "callflow", "outcome", "leftovers")),
     *(
         f"dialog/{name}.py"
-        for name in ("ports", "turns", "sentences", "history", "gate", "finished", "interruption", "manner")
+        for name in (
+            "ports",
+            "turns",
+            "sentences",
+            "history",
+            "gate",
+            "finished",
+            "interruption",
+            "manner",
+            "usage",
+        )
     ),
     *(
         f"openai_api/realtime_{name}.py"

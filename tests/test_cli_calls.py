@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 import wave
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
@@ -34,7 +36,13 @@ LOUD = np.full(160, 4000, "<i2").tobytes()
 
 
 def leave_call(
-    root: Path, number: int, *, gap_s: float = 1.2, ended: bool = True, sealed: bool = False
+    root: Path,
+    number: int,
+    *,
+    gap_s: float = 1.2,
+    ended: bool = True,
+    sealed: bool = False,
+    used: Sequence[ports.EngineUsed] = (ports.EngineUsed(1, "realtime", "m", {"audio_out": 10}, 0.02, 0.02),),
 ) -> Path:
     """A call of ten seconds and one turn."""
     settings = RecorderSettings(seal=seal_for(str(IDENTITY.to_public())) if sealed else None)
@@ -63,11 +71,21 @@ def leave_call(
     recorder.push_fact(ports.BotSaid(1, "Five dollars.", "Five dollars.", False, LOUD))
     recorder.push_fact(ports.BargeInDismissed(1, 105.0, 480.0, ""))
     recorder.push_fact(ports.EngineFailed(2, "chat", "no answer", False, "timeout"))
-    recorder.push_fact(ports.EngineUsed(1, "realtime", "m", {"audio_out": 10}, 0.02, 0.02))
+    for fact in used:
+        recorder.push_fact(fact)
     if ended:
         recorder.note("ended", outcome="answered", by="far", reason="answered; hung up", line={"mos": 4.2})
     recorder.close()
     return recorder.directory
+
+
+USED = (
+    ports.EngineUsed(1, "speech-to-text", "ear", {"audio_ms": 1600}, 0.01, 0.01),
+    ports.EngineUsed(1, "chat", "mind", {"uncounted": 1}, None, 0.01, True),
+    ports.EngineUsed(1, "speech-to-text", "ear", {"audio_ms": 2500}, 0.02, 0.03, True),
+    ports.EngineUsed(1, "chat", "mind", {"text_in": 7, "text_in_cached": 2, "text_out": 0}, 0.3, 0.33, True),
+    ports.EngineUsed(1, "text-to-speech", "mouth", {"characters": 9}, None, 0.33, True),
+)
 
 
 def calls(capsys: pytest.CaptureFixture[str], root: Path, *arguments: str) -> tuple[int, str, str]:
@@ -99,6 +117,40 @@ def test_the_latest_calls_are_listed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [call["sealed"] for call in json.loads(said)] == [True, False]
 
 
+def test_what_a_call_cost_is_told_as_far_as_it_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_call(tmp_path, 1, used=USED)
+    lines = [line.split("  ") for line in calls(capsys, tmp_path, "show", "000000000001")[1].splitlines()]
+    told = [[part.strip() for part in line if part] for line in lines]
+    assert ["Cost: at least $0.3300"] in told
+    assert ["speech-to-text", "ear", "2 requests", "$0.0300", "4 s of sound"] in told
+    assert [
+        "chat",
+        "mind",
+        "2 requests",
+        "at least $0.3000",
+        "7 text in, 2 text in cached; 1 not counted",
+    ] in told
+    assert ["text-to-speech", "mouth", "1 request", "unknown", "9 characters"] in told
+    assert "≥ $0.3300" in calls(capsys, tmp_path)[1]
+    assert "at least $0.33, at least $0.3300 a call" in calls(capsys, tmp_path, "stats", "--days", "99999")[1]
+
+
+@pytest.mark.parametrize(
+    ("used", "shown"),
+    [((), ""), (USED[-1:], "unknown"), ((ports.EngineUsed(1, "chat", "m", {}, 0.0, 0.0),), "$0.0000")],
+)
+def test_a_cost_that_is_unknown_or_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], used: Sequence[ports.EngineUsed], shown: str
+) -> None:
+    if shown == "unknown":
+        used = [replace(fact, call_cost_usd=None) for fact in used]
+    leave_call(tmp_path, 1, used=used)
+    head, row = calls(capsys, tmp_path)[1].splitlines()
+    assert row[head.index("cost") : head.index("ended")].strip() == shown
+
+
 def test_one_call_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     leave_call(tmp_path, 5)
     code, said, _ = calls(capsys, tmp_path, "show", "000000000005")
@@ -124,7 +176,7 @@ def test_statistics_over_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[st
     code, said, _ = calls(capsys, tmp_path, "stats", "--days", "100000")
     assert code == 0
     assert "4: 4 answered" in said and "2000 ms p50, 4000 ms p95, 4000 ms p99" in said
-    assert "$0.08 at list prices" in said and "4 interruptions" in said
+    assert "$0.08, $0.0200 a call" in said and "4 interruptions" in said
     assert "No call of that time" in calls(capsys, tmp_path, "stats", "--days", "0.00001")[1]
 
 

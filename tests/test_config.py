@@ -9,7 +9,6 @@ from ari_app.config import (
     OPENAI_URL,
     Config,
     load,
-    prices_of,
     require_ari,
     require_keys,
     secret_paths,
@@ -29,7 +28,7 @@ def config(**env: str) -> Config:
 
 
 def test_every_setting_has_a_field_and_every_field_a_setting() -> None:
-    assert {s.key for s in SETTINGS} == {f.name for f in dataclasses.fields(Config)}
+    assert {s.key for s in SETTINGS} == {f.name for f in dataclasses.fields(Config)} - {"prices"}
     assert len({s.flag for s in SETTINGS if s.flag}) == len([s for s in SETTINGS if s.flag])
 
 
@@ -225,12 +224,13 @@ def test_realtime_is_one_stage_with_server_key_model_and_prices_of_its_own() -> 
     offline = config(MODE="realtime")
     assert offline.needs_offline_backend
     assert [s.base_url for s in offline.stages(OFFLINE).values()] == [OFFLINE]
-    assert prices_of(offline.stages(OFFLINE)["rt"]) is None
+    assert offline.stages(OFFLINE)["rt"].prices == {}, "free"
     keyed = config(MODE="realtime", OPENAI_API_KEY="k")
     assert list(keyed.stages("")) == ["rt"] and keyed.stages("")["rt"].base_url == OPENAI_URL
-    assert (prices_of(keyed.stages("")["rt"]) or {})["audio_out"] == 64
+    prices = keyed.stages("")["rt"].prices
+    assert prices and prices["audio_out"] == 64
     own = config(MODE="realtime", OPENAI_API_KEY="k", OPENAI_RT_BASE_URL="http://gpu/v1")
-    assert own.stages("")["rt"].api_key == "" and prices_of(own.stages("")["rt"]) is None
+    assert own.stages("")["rt"].api_key == "" and own.stages("")["rt"].prices is None
     assert config(MODE="realtime", OPENAI_API_KEY="k", OPENAI_RT_MODEL="gpt-realtime").warnings()
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
         require_keys(config(MODE="realtime", OPENAI_BASE_URL=OPENAI_URL))

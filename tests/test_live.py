@@ -26,6 +26,7 @@ FACTS: tuple[ports.Fact, ...] = (
     ports.TurnTimed(1, 1.0, 2.0),
     ports.Speculated(1, True, 3),
     ports.EngineUsed(1, "realtime", "m", {"text_in": 1}, 0.1, 0.3),
+    ports.EngineUsed(1, "chat", "n", {"text_in": 1}, None, 0.3, True),
     ports.EngineFailed(1, "chat", "no answer", False, "timeout"),
     ports.GaveUp("no answer"),
 )
@@ -54,8 +55,10 @@ async def test_every_fact_can_be_told() -> None:
     assert [event["event"] for event in events if event["event"] == "engine_failed"] == ["engine_failed"]
     assert next(event for event in events if event["event"] == "engine_failed")["kind"] == "timeout"
     assert len(events) == len(FACTS) - 1, "all but the speculation"
+    kept = live.detail("a1")
+    assert kept is not None and "engine_used" not in [event["event"] for event in kept["events"]]
     assert "pcm" not in json.dumps(events)
-    assert live.summaries()[0]["cost_usd"] == 0.3
+    assert live.summaries()[0]["cost_usd"] == 0.3 and live.summaries()[0]["cost_is_partial"]
 
 
 async def test_a_recording_that_fails_is_news() -> None:

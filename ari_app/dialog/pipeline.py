@@ -51,6 +51,7 @@ from ari_app.dialog.stopgap import LAST_WORDS, Stopgap
 from ari_app.dialog.thought import thoughts
 from ari_app.dialog.turn import Turn
 from ari_app.dialog.turns import TurnEnded, TurnPaused, TurnResumed, TurnSettings, TurnStarted, TurnTracker
+from ari_app.dialog.usage import Bill
 from ari_app.errors import EngineError, EngineTimeout
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Pipeline:
         self._tasks: set[asyncio.Task[None]] = set()
         """Bounded by the deadlines: a turn lasts longer than a second, transcribing it at most seconds."""
         self._stopgap = Stopgap(settings.phrases)
+        self._bill = Bill()
         self._failures = 0
         self._misunderstood = 0
         self._doubt: TurnStarted | None = None
@@ -159,6 +161,8 @@ class Pipeline:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._bill.close():
+            logger.info("%s", self._bill)
 
     # --- the caller ----------------------------------------------------------------------------------
 
@@ -232,6 +236,7 @@ class Pipeline:
 
     async def _run(self, turn: Turn, earlier: Turn | None) -> None:
         """The task of one turn, and the boundary that no fault of ours crosses."""
+        self._bill.charge(turn.number, self._report)
         try:
             if turn.ended:
                 await self._listen(turn, turn.ended, earlier)

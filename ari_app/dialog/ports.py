@@ -244,17 +244,20 @@ class Speculated:
 
 @dataclass(frozen=True, slots=True)
 class EngineUsed:
-    """What the provider counted for one response."""
+    """What one request to an engine took, thrown away or not."""
 
     turn: int
     stage: str
     model: str
-    tokens: dict[str, int]
-    """By kind: text_in, text_in_cached, audio_in, audio_in_cached, text_out, audio_out."""
+    amounts: dict[str, int]
+    """Tokens by kind (text_in, text_in_cached, audio_in, audio_in_cached, text_out, audio_out), audio_ms of sound,
+    characters to be spoken; or `uncounted`: nobody told what it took."""
     cost_usd: float | None
-    """At the list prices in `config.py`; None for a model that is not listed."""
+    """At the prices of `models.py` and PRICES_FILE; None where a price or an amount is not known."""
     call_cost_usd: float | None
-    """The call so far."""
+    """The call so far, as far as it is known; None: nothing of it is."""
+    call_cost_is_partial: bool = False
+    """Something has no known cost: the call cost more."""
 
 
 @dataclass(frozen=True, slots=True)

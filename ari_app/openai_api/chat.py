@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal
 
-from ari_app.dialog.ports import Message
-from ari_app.openai_api.client import StageClient, StageSettings
+import openai
 
-logger = logging.getLogger(__name__)
+from ari_app.dialog.ports import Message
+from ari_app.openai_api.client import StageClient, StageSettings, count_of
 
 
 class OpenAiChat:
@@ -29,6 +28,9 @@ class OpenAiChat:
             self._client.openai.chat.completions
         )  # loads the SDK's module before there are calls
         self._options: dict[str, Any] = {limit_field: max_tokens}
+        self._count: Mapping[str, Any] = {"stream_options": {"include_usage": True}}
+        self._takes_count = False
+        """It answered to `_count`: what it refuses now is something else."""
         self._extra = dict(extra or {})
 
     async def reply(self, messages: Sequence[Message]) -> AsyncGenerator[str, None]:
@@ -38,28 +40,52 @@ class OpenAiChat:
             EngineError: before or between deltas.
         """
         body: list[Any] = [{"role": m.role, "content": m.content} for m in messages]
-        with self._client.errors():
-            stream = await self._completions.create(
-                model=self._client.model,
-                messages=body,
-                stream=True,
-                extra_body=self._extra or None,
-                **self._options,
-            )
+        with self._client.request() as request, self._client.errors():
+            stream = await self._begin(body)
+            request.answered = True
             async with stream:
                 async for chunk in stream:
                     if chunk.usage:
-                        logger.debug(
-                            "chat tokens: %s in, %s out",
-                            chunk.usage.prompt_tokens,
-                            chunk.usage.completion_tokens,
-                        )
+                        request.took(**_tokens(chunk.usage))
                     for choice in chunk.choices[:1]:
                         if choice.delta and choice.delta.content:
                             yield choice.delta.content
+
+    async def _begin(self, body: list[Any]) -> Any:
+        """The stream of the answer; a server that refuses to count is not asked to again."""
+        count = self._count
+        try:
+            stream = await self._create(body, count)
+        except (openai.BadRequestError, openai.UnprocessableEntityError):
+            if self._takes_count or not count:
+                raise
+            stream = await self._create(body, {})
+            self._count = {}
+        else:
+            self._takes_count = bool(count)
+        return stream
+
+    async def _create(self, body: list[Any], count: Mapping[str, Any]) -> Any:
+        return await self._completions.create(
+            model=self._client.model,
+            messages=body,
+            stream=True,
+            extra_body=self._extra or None,
+            **self._options,
+            **count,
+        )
 
     async def warm(self) -> None:
         await self._client.warm()
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def _tokens(usage: object) -> dict[str, int]:
+    cached = count_of(getattr(usage, "prompt_tokens_details", None), "cached_tokens")
+    return {
+        "text_in": max(count_of(usage, "prompt_tokens") - cached, 0),
+        "text_in_cached": cached,
+        "text_out": count_of(usage, "completion_tokens"),
+    }

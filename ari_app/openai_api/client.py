@@ -14,8 +14,10 @@ import anyio._backends._asyncio  # noqa: F401 - the SDK would load it in the mid
 import httpx2
 import openai
 
+from ari_app.dialog.usage import Request
 from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
 from ari_app.openai_api import bounds
+from ari_app.prices import Prices
 from ari_app.texts import one_line
 
 KEEPALIVE_S = 120.0
@@ -27,6 +29,8 @@ PERMANENT_STATUSES = frozenset((401, 403, 404))
 """Key, rights, model or path: the next turn would meet the same. A 400 may be about one turn's content."""
 EXHAUSTED = frozenset(("insufficient_quota", "billing_hard_limit_reached", "account_deactivated"))
 MAX_SERVER_WORDS = 200
+MAX_COUNT = 1e9
+"""Of tokens or seconds; what is more is no count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class StageSettings:
     api_key: str = field(default="", repr=False)
     read_timeout_s: float = 10.0
     """For the silence between two pieces of an answer; the pipeline's deadlines are shorter."""
+    prices: Prices | None = None
+    """None: not known."""
 
 
 class StageClient:
@@ -49,6 +55,7 @@ class StageClient:
         self.model = settings.model
         self._base_url = settings.base_url
         self._api_key = settings.api_key
+        self._prices = settings.prices
         timeout = httpx2.Timeout(settings.read_timeout_s, connect=CONNECT_S, pool=CONNECT_S)
         limits = httpx2.Limits(
             max_connections=1000, max_keepalive_connections=100, keepalive_expiry=KEEPALIVE_S
@@ -77,6 +84,10 @@ class StageClient:
     async def close(self) -> None:
         """Close all connections; idempotent."""
         await self.openai.close()
+
+    def request(self) -> Request:
+        """A request to be counted; enter it around `errors`."""
+        return Request(self.stage, self.model, self._prices)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -157,6 +168,14 @@ def _retry_after_s(text: str) -> float | None:
     except ValueError:
         return None
     return seconds if 0 <= seconds < math.inf else None
+
+
+def count_of(usage: object, name: str, scale: int = 1) -> int:
+    """A number of a `usage` object, 0 where the server did not send one."""
+    value = usage.get(name) if isinstance(usage, dict) else getattr(usage, name, None)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < MAX_COUNT:
+        return 0
+    return round(value * scale)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

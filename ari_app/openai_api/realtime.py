@@ -111,10 +111,8 @@ class RealtimeBrain:
             if count > 1:
                 logger.info("realtime: %d remarks of the kind '%s'", count, kind)
         self._remarks.clear()
-        if self._meter.tokens:
-            cost = "" if self._meter.cost_usd is None else f", {self._meter.cost_usd:.4f} USD"
-            logger.info("realtime: %d tokens of %s%s", self._meter.tokens, self._meter.model, cost)
-            self._meter.tokens = 0
+        if self._meter.bill.close():
+            logger.info("%s", self._meter.bill)
 
     def _remark(self, kind: str, words: str) -> None:
         """The first of each kind is worth a line."""
@@ -182,7 +180,7 @@ class RealtimeBrain:
         for event in conversation.history_events():
             session.send(event)
         self._session, self._had_session = session, True
-        self._meter.use(session.model, session.prices)
+        self._meter.use(*session.paid)
         conversation.session_begun(session, asyncio.get_running_loop().time())
         self._recycling = asyncio.create_task(self._recycle(session, conversation), name="realtime-recycle")
 

@@ -29,7 +29,8 @@ from ari_app.openai_api.realtime_protocol import (
     session_update,
     text_of,
 )
-from ari_app.openai_api.realtime_usage import Prices
+from ari_app.openai_api.realtime_usage import Priced
+from ari_app.prices import Prices
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class RealtimeClient:
     Args:
         base_url: REST base URL of the server, e.g. `https://api.openai.com/v1`.
         prices: of the model, where they are known.
+        listening_prices: of the one that writes down what the caller says.
     """
 
     def __init__(
@@ -67,9 +69,10 @@ class RealtimeClient:
         *,
         listens: bool = True,
         prices: Prices | None = None,
+        listening_prices: Prices | None = None,
     ) -> None:
         self.settings = settings
-        self._prices = prices
+        self._paid = (Priced(settings.model, prices), Priced(settings.transcription_model, listening_prices))
         self._url = realtime_url(base_url, settings.model)
         self._update = session_update(settings, CONFIGURATION, listens=listens)
         azure = (urlsplit(base_url).hostname or "").endswith(".azure.com")
@@ -96,7 +99,7 @@ class RealtimeClient:
         Raises:
             EngineError: refused, unreachable, or not as asked for.
         """
-        session = RealtimeSession(await self._connect(), self._key, self.settings.model, self._prices)
+        session = RealtimeSession(await self._connect(), self._key, self._paid)
         try:
             async with asyncio.timeout(CONFIGURE_S):
                 await session.configure(self._update, self.settings)
@@ -147,12 +150,11 @@ class RealtimeSession:
         self,
         socket: aiohttp.ClientWebSocketResponse,
         key: str = "",
-        model: str = "",
-        prices: Prices | None = None,
+        paid: tuple[Priced, Priced] = (Priced(""), Priced("")),
     ) -> None:
         """`key` is struck out of whatever the server says; some servers quote it."""
-        self.model, self.prices = model, prices
-        """Of the server that holds it."""
+        self.paid = paid
+        """The models of the server that holds it: of the conversation, and of what writes the caller's words down."""
         self._socket = socket
         self._key = key
         self._unsent: asyncio.Queue[str] = asyncio.Queue(MAX_UNSENT)

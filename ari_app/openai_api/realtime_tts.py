@@ -15,6 +15,7 @@ from difflib import SequenceMatcher
 
 from ari_app.audio.format import TELEPHONE_RATE_HZ
 from ari_app.dialog.ports import PcmChunk
+from ari_app.dialog.usage import Request
 from ari_app.errors import EngineError, EngineTimeout, EngineUnreachable
 from ari_app.openai_api.realtime_protocol import (
     Downlink,
@@ -25,6 +26,8 @@ from ari_app.openai_api.realtime_protocol import (
     text_of,
 )
 from ari_app.openai_api.realtime_session import RealtimeClient, RealtimeSession
+from ari_app.openai_api.realtime_usage import token_counts
+from ari_app.prices import Prices
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,9 @@ SAME_WORDS = 0.8
 class _Segment:
     """One sentence on its way; `pieces` ends with None or an error."""
 
-    def __init__(self, number: str, text: str, downlink: Downlink, session: RealtimeSession) -> None:
+    def __init__(
+        self, number: str, text: str, downlink: Downlink, session: RealtimeSession, request: Request
+    ) -> None:
         self.number = number
         self.text = text
         self.downlink = downlink
@@ -54,6 +59,8 @@ class _Segment:
         self.response_id = ""
         self.abandoned = False
         self.pieces: asyncio.Queue[bytes | EngineError | None] = asyncio.Queue(MAX_PIECES)
+        self.request = request
+        """The server tells what it took, also of what was cancelled."""
 
     def put(self, piece: bytes | EngineError | None) -> None:
         if self.pieces.full():  # nobody would hear it in time
@@ -64,8 +71,9 @@ class _Segment:
 class RealtimeTextToSpeech:
     """Implements `TextToSpeech`; `client` is entered and left by its owner."""
 
-    def __init__(self, client: RealtimeClient) -> None:
+    def __init__(self, client: RealtimeClient, prices: Prices | None = None) -> None:
         self._client = client
+        self._prices = prices
         self._opening = asyncio.Lock()
         self._session: RealtimeSession | None = None
         """For new sentences; an older one still speaks those it has begun."""
@@ -84,7 +92,9 @@ class RealtimeTextToSpeech:
         """
         session = await self._current()
         self._count += 1
-        segment = _Segment(f"segment-{self._count}", text, Downlink(self._client.settings), session)
+        settings = self._client.settings
+        request = Request(STAGE, settings.model, self._prices)
+        segment = _Segment(f"segment-{self._count}", text, Downlink(settings), session, request)
         self._segments[segment.number] = segment
         session.send(
             {
@@ -145,6 +155,7 @@ class RealtimeTextToSpeech:
                 self._session = None
             for segment in [s for s in self._segments.values() if s.session is session]:
                 del self._segments[segment.number]
+                segment.request.end()
                 segment.put(EngineUnreachable(STAGE, session.ended.message))
             await session.close()
 
@@ -200,6 +211,7 @@ class RealtimeTextToSpeech:
                 failure = engine_error(error)
                 segment = self._segments.pop(text_of(error, "event_id"), None)
                 if segment:
+                    segment.request.drop()
                     segment.put(_in_this_stage(failure))
                 else:
                     logger.warning("the server remarked: %s", failure.message)
@@ -221,6 +233,8 @@ class RealtimeTextToSpeech:
         if segment is None:
             return
         del self._segments[segment.number]
+        segment.request.took(**{k: n for k, n in token_counts(object_of(response, "usage")).items() if n > 0})
+        segment.request.end()
         self._leave_when_done(segment.session)
         if text_of(response, "status") == "failed":
             details = object_of(object_of(response, "status_details"), "error")

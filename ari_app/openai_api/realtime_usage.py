@@ -1,15 +1,15 @@
-"""What the provider counts, and what that costs at its list prices. Core."""
+"""What the server of a Realtime session counts. Core."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ari_app.dialog.ports import EngineUsed
+from ari_app.dialog.usage import Bill
 from ari_app.openai_api.realtime_protocol import STAGE, number_of, object_of
-
-Prices = Mapping[str, float]
-"""US dollars for a million tokens of each kind that `EngineUsed` names; `minute`: of transcribed audio."""
+from ari_app.prices import Prices
 
 
 def token_counts(usage: Mapping[str, Any]) -> dict[str, int]:
@@ -26,43 +26,40 @@ def token_counts(usage: Mapping[str, Any]) -> dict[str, int]:
     return counts
 
 
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A model and what it costs, where that is known."""
+
+    model: str
+    prices: Prices | None = None
+
+
 class Meter:
     """Adds up one call."""
 
     def __init__(self) -> None:
-        self.model = ""
-        self.tokens = 0
-        self.cost_usd: float | None = 0.0
-        """None as soon as something was used whose price is not known."""
-        self._prices: Prices | None = None
+        self.bill = Bill()
+        self._conversation = self._transcription = Priced("")
 
-    def use(self, model: str, prices: Prices | None) -> None:
-        """From now on this model is paid."""
-        self.model, self._prices = model, prices
-        if prices is None:
-            self.cost_usd = None
+    def use(self, conversation: Priced, transcription: Priced) -> None:
+        """From now on these models are paid."""
+        self._conversation, self._transcription = conversation, transcription
 
     def count_transcription(self, turn: int, usage: Mapping[str, Any]) -> EngineUsed | None:
-        """Take the usage of one transcript, where it is told in seconds."""
-        seconds = number_of(usage, "seconds")
-        if not seconds:
-            return None
-        cost_usd = None
-        if self._prices is not None and self.cost_usd is not None:
-            cost_usd = seconds / 60 * self._prices.get("minute", 0.0)
-            self.cost_usd += cost_usd
-        return EngineUsed(
-            turn, "transcription", "", {"audio_ms": round(seconds * 1000)}, cost_usd, self.cost_usd
-        )
+        """Take the usage of one transcript, told in seconds or in tokens."""
+        details = object_of(usage, "input_token_details")
+        amounts = {
+            "audio_ms": round(number_of(usage, "seconds") * 1000),
+            "audio_in": int(number_of(details, "audio_tokens")),
+            "text_in": int(number_of(details, "text_tokens")),
+            "text_out": int(number_of(usage, "output_tokens")),
+        }
+        return self._enter(turn, "transcription", self._transcription, amounts)
 
     def count(self, turn: int, usage: Mapping[str, Any]) -> EngineUsed | None:
         """Take the usage of one response; None when the server counted nothing."""
-        tokens = token_counts(usage)
-        if not any(tokens.values()):
-            return None
-        self.tokens += sum(tokens.values())
-        cost_usd = None
-        if self._prices is not None and self.cost_usd is not None:
-            cost_usd = sum(count * self._prices[kind] for kind, count in tokens.items()) / 1e6
-            self.cost_usd += cost_usd
-        return EngineUsed(turn, STAGE, self.model, tokens, cost_usd, self.cost_usd)
+        return self._enter(turn, STAGE, self._conversation, token_counts(usage))
+
+    def _enter(self, turn: int, stage: str, what: Priced, amounts: dict[str, int]) -> EngineUsed | None:
+        counted = {kind: count for kind, count in amounts.items() if count > 0}
+        return self.bill.enter(turn, stage, what.model, counted, what.prices) if counted else None

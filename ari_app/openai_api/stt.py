@@ -7,10 +7,10 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ari_app.audio.format import SAMPLE_BYTES
+from ari_app.audio.format import SAMPLE_BYTES, bytes_to_ms
 from ari_app.audio.resample import StreamResampler
 from ari_app.dialog.ports import Transcript
-from ari_app.openai_api.client import StageClient, StageSettings
+from ari_app.openai_api.client import StageClient, StageSettings, count_of
 from ari_app.texts import one_line
 
 UPLOAD_RATE_HZ = 16_000
@@ -50,7 +50,8 @@ class OpenAiSpeechToText:
         """
         resampler = StreamResampler(rate_hz, UPLOAD_RATE_HZ)
         wav = wav_file(resampler.push(pcm) + resampler.flush(), UPLOAD_RATE_HZ)
-        with self._client.errors():
+        with self._client.request() as request, self._client.errors():
+            request.took(audio_ms=round(bytes_to_ms(len(pcm), rate_hz)))
             answer = await self._transcriptions.create(
                 file=("turn.wav", wav, "audio/wav"),
                 model=self._client.model,
@@ -58,6 +59,7 @@ class OpenAiSpeechToText:
                 temperature=0,
                 **self._hint,
             )
+            request.took(**_amounts(getattr(answer, "usage", None)))
             text = getattr(answer, "text", None)
             if not isinstance(text, str):
                 raise ValueError("no text in the answer")
@@ -85,3 +87,15 @@ def _language(answer: object) -> str | None:
         return code if isinstance(code, str) and LANGUAGE.fullmatch(code) else None
     language = getattr(answer, "language", None)
     return language if isinstance(language, str) and LANGUAGE.fullmatch(language) else None
+
+
+def _amounts(usage: object) -> dict[str, int]:
+    """What the server counted: seconds, or tokens."""
+    details = getattr(usage, "input_token_details", None)
+    amounts = {
+        "audio_ms": count_of(usage, "seconds", 1000),
+        "audio_in": count_of(details, "audio_tokens"),
+        "text_in": count_of(details, "text_tokens"),
+        "text_out": count_of(usage, "output_tokens"),
+    }
+    return {kind: count for kind, count in amounts.items() if count}

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 
 from openai import omit
 
-from ari_app.audio.format import SAMPLE_BYTES
+from ari_app.audio.format import SAMPLE_BYTES, bytes_to_ms
 from ari_app.dialog.ports import PcmChunk
 from ari_app.errors import EngineError
 from ari_app.openai_api.client import StageClient, StageSettings
@@ -48,7 +48,8 @@ class OpenAiTextToSpeech:
         Raises:
             EngineError: before or between chunks.
         """
-        with self._client.errors():
+        with self._client.request() as counted, self._client.errors():
+            counted.took(characters=len(text))
             request = self._speech.with_streaming_response.create(
                 model=self._client.model,
                 voice=self._voice,
@@ -57,12 +58,16 @@ class OpenAiTextToSpeech:
                 instructions=self._instructions or omit,
             )
             async with request as response:
+                counted.answered = True
+                spoken_bytes = 0
                 body = SpeechBody(response.headers.get("content-type", ""), self._rate_hz)
                 # Without a chunk size: with one the SDK holds bytes back until it is full.
                 async for data in response.iter_bytes():
                     pcm = body.push(data)
+                    spoken_bytes += len(pcm)
                     if pcm:
                         yield PcmChunk(pcm, body.rate_hz)
+                counted.took(audio_ms=round(bytes_to_ms(spoken_bytes, body.rate_hz)))
 
     async def warm(self) -> None:
         await self._client.warm()

@@ -47,6 +47,8 @@ class PastCall:
     barge_ins: int
     failures: int
     cost_usd: float | None
+    cost_is_partial: bool
+    """Something had no known cost: the call cost more."""
     mos: float | None
     sealed: bool = False
     """Only the owner of the private key can read it; the rest is unknown."""
@@ -140,7 +142,8 @@ def summary(name: str, events: Sequence[Event]) -> PastCall | None:
     about = events[0] if events[0]["event"] == "call" else {}
     ended = next((event for event in reversed(events) if event["event"] == "ended"), {})
     direction = text_of(about, "direction")
-    costs = [number_of(event, "call_cost_usd") for event in events if event["event"] == "engine_used"]
+    used = [event for event in events if event["event"] == "engine_used"]
+    costs = [number_of(event, "call_cost_usd") for event in used]
     line = ended.get("line")
     unknown = _unknown(name)
     return replace(
@@ -156,6 +159,7 @@ def summary(name: str, events: Sequence[Event]) -> PastCall | None:
         barge_ins=sum(event["event"] == "barge_in" for event in events),
         failures=sum(event["event"] == "engine_failed" for event in events),
         cost_usd=next((cost for cost in reversed(costs) if cost is not None), None),
+        cost_is_partial=any(number_of(event, "cost_usd") is None for event in used),
         mos=number_of(line, "mos") if isinstance(line, dict) else None,
     )
 
@@ -175,7 +179,7 @@ def gaps_ms(events: Sequence[Event]) -> list[float]:
 def _unknown(name: str) -> PastCall:
     """What the name of the folder says."""
     call = name.rpartition("_")[2]
-    return PastCall(name, call, "", "", _stamp(name), 0.0, "", "", (), 0, 0, 0, None, None)
+    return PastCall(name, call, "", "", _stamp(name), 0.0, "", "", (), 0, 0, 0, None, False, None)
 
 
 def _stamp(name: str) -> datetime:

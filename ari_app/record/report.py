@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ari_app.prices import UNCOUNTED
 from ari_app.record.archive import PastCall, number_of, text_of
 from ari_app.texts import shown
 
@@ -47,7 +48,7 @@ def _row(call: PastCall) -> tuple[str, ...]:
         clock(call.seconds),
         str(call.turns),
         f"{statistics.median(call.gaps_ms):.0f} ms" if call.gaps_ms else "",
-        f"${call.cost_usd:.4f}" if call.cost_usd is not None else "",
+        _dollars(call.cost_usd, call.cost_is_partial, "≥ "),
         call.outcome or ("goes on" if call.goes_on else f"cut short: {CUT_SHORT}"),
     )
 
@@ -85,8 +86,7 @@ def story(call: PastCall, events: Sequence[Event]) -> list[str]:
     lines.append("")
     if call.mos is not None:
         lines.append(f"Line: MOS {call.mos:.1f}")
-    if call.cost_usd is not None:
-        lines.append(f"Cost: ${call.cost_usd:.4f} at list prices")
+    lines += _costs(call, events)
     lines.append("It goes on." if call.goes_on else f"Ended: {call.reason or CUT_SHORT}")
     return lines
 
@@ -110,6 +110,50 @@ def _remark(event: Event) -> list[str]:
             told = event["event"].replace("_", " ") + (f": {why}" if why else "")
             return [_said((number_of(event, "audio_ms") or 0) / 1000, "", f"({told})")]
     return []
+
+
+def _dollars(usd: float | None, partial: bool, at_least: str = "at least ", digits: int = 4) -> str:
+    if usd is None:
+        return "unknown" if partial else ""
+    return f"{at_least if partial else ''}${usd:.{digits}f}"
+
+
+def _costs(call: PastCall, events: Sequence[Event]) -> list[str]:
+    """What the call cost, and what each engine took for it."""
+    used: dict[tuple[str, str], list[Event]] = {}
+    for event in events:
+        if event["event"] == "engine_used":
+            used.setdefault((text_of(event, "stage"), text_of(event, "model")), []).append(event)
+    if not used:
+        return []
+    rows = []
+    for (stage, model), requests in used.items():
+        amounts: Counter[str] = Counter()
+        for request in requests:
+            told = request.get("amounts")
+            counts: Event = told if isinstance(told, dict) else {}
+            for kind in counts:
+                amounts[kind] += round(number_of(counts, kind) or 0)
+        known = [usd for request in requests if (usd := number_of(request, "cost_usd")) is not None]
+        cost = _dollars(sum(known) if known else None, len(known) < len(requests))
+        asked = f"{len(requests)} request{'s' * (len(requests) > 1)}"
+        rows.append((shown(stage), shown(model), asked, cost, _amounts(amounts)))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return [
+        f"Cost: {_dollars(call.cost_usd, call.cost_is_partial)}",
+        *("  " + "  ".join((*(c.ljust(w) for c, w in zip(r, widths, strict=False)), r[-1])) for r in rows),
+    ]
+
+
+def _amounts(amounts: Counter[str]) -> str:
+    """`12 s of sound, 812 text in, 95 text out; 2 not counted`."""
+    told = [
+        f"{count / 1000:.0f} s of sound" if kind == "audio_ms" else f"{count} {kind.replace('_', ' ')}"
+        for kind, count in sorted(amounts.items())
+        if kind != UNCOUNTED and count
+    ]
+    missing = [f"{amounts[UNCOUNTED]} not counted"] if amounts[UNCOUNTED] else []
+    return "; ".join(filter(None, (", ".join(told), *missing)))
 
 
 def _said(at: float | None, who: str, text: str) -> str:
@@ -166,8 +210,12 @@ def _figures(known: Sequence[PastCall]) -> list[str]:
         lines.append(f"wait       {_percentiles(gaps, lambda ms: f'{ms:.0f} ms')}")
     if scores:
         lines.append(f"line       MOS {statistics.median(scores):.1f} p50, {scores[0]:.1f} worst")
+    partial = any(call.cost_is_partial for call in known)
     if costs:
-        lines.append(f"cost       ${sum(costs):.2f} at list prices, ${sum(costs) / len(costs):.4f} a call")
+        all_of_them = _dollars(sum(costs), partial, digits=2)
+        lines.append(f"cost       {all_of_them}, {_dollars(sum(costs) / len(costs), partial)} a call")
+    elif partial:
+        lines.append("cost       unknown")
     lines.append(
         "Counted is what was recorded, talked or not; callers who were refused at once are in /metrics."
     )

@@ -186,6 +186,7 @@ COMPONENTS: dict[str, Any] = {
                 ending={"type": "string"},
                 line={"type": "object"},
                 cost_usd={"type": ["number", "null"]},
+                cost_is_partial={"type": "boolean"},
             ),
         },
     },

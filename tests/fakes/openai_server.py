@@ -23,7 +23,14 @@ ALLOWED_FIELDS = {
         "language",
         "languages[]",
     },
-    "/v1/chat/completions": {"model", "messages", "stream", "max_tokens", "max_completion_tokens"},
+    "/v1/chat/completions": {
+        "model",
+        "messages",
+        "stream",
+        "max_tokens",
+        "max_completion_tokens",
+        "stream_options",
+    },
     "/v1/audio/speech": {"model", "voice", "input", "response_format", "instructions"},
     "/v1/models": set(),
 }

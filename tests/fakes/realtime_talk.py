@@ -12,7 +12,7 @@ from ari_app.dialog.ports import Fact
 from ari_app.openai_api.realtime_conversation import RealtimeConversation
 from ari_app.openai_api.realtime_patience import Manners
 from ari_app.openai_api.realtime_protocol import Event, RealtimeSettings
-from ari_app.openai_api.realtime_usage import Meter
+from ari_app.openai_api.realtime_usage import Meter, Priced
 from tests.fakes.brain_ports import SteppedPlayout, local_sentence
 from tests.fakes.phrases import phrasebook
 
@@ -23,7 +23,6 @@ MANNERS = Manners(
     phrases=phrasebook(apology=local_sentence(400), regret=local_sentence(400), hold=local_sentence(300))
 )
 PRICES = {
-    "minute": 6.0,
     "text_in": 1,
     "text_in_cached": 2,
     "text_out": 4,
@@ -67,7 +66,7 @@ class Talk:
         self.facts: list[Fact] = []
         self.remarks: list[tuple[str, str]] = []
         self.meter = Meter()
-        self.meter.use(settings.model, PRICES)
+        self.meter.use(Priced(settings.model, PRICES), Priced("writer", {"minute": 0.006}))
         self.core = RealtimeConversation(
             settings,
             manners,

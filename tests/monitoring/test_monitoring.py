@@ -56,6 +56,7 @@ def a_day_of_calls() -> Metrics:
     observe(ports.Speculated(2, False, 1))
     observe(ports.EngineFailed(1, "chat", "no answer", False, "timeout"))
     observe(ports.EngineUsed(1, "realtime", "some-model", {"audio_in": 100}, 0.01, 0.01))
+    observe(ports.EngineUsed(1, "chat", "other-model", {"uncounted": 1}, None, 0.01, True))
     observe(ports.TurnTimed(1, 10.0, 11.0, 10.5, 10.6, 10.7, 10.8, 11.02))
     observe(LineHeard(LineQuality(100, 100, 1.0, 0.0, 5.0, 50.0), final=True))
     observe(Ended(Ending(Outcome.ANSWERED, "far", "hung up"), {"received": 100, "sent": 100, "lost": 1}))
@@ -84,6 +85,8 @@ def test_what_happened_is_counted() -> None:
         'ari_app_engine_failures_total{kind="timeout",stage="chat"}': 1,
         'ari_app_engine_tokens_total{kind="audio_in",model="some-model"}': 100,
         'ari_app_engine_cost_usd_total{model="some-model"}': 0.01,
+        'ari_app_engine_requests_total{cost="known",model="some-model",stage="realtime"}': 1,
+        'ari_app_engine_requests_total{cost="unknown",model="other-model",stage="chat"}': 1,
         'ari_app_rtp_packets_total{kind="lost"}': 1,
         'ari_app_calls_refused_total{reason="busy"}': 1,
         "ari_app_ari_connections_total": 1,

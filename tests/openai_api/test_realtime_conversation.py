@@ -21,7 +21,7 @@ from ari_app.dialog.ports import (
     GaveUp,
     TurnTimed,
 )
-from tests.fakes.realtime_talk import MANNERS, PRICES, SETTINGS, Talk
+from tests.fakes.realtime_talk import MANNERS, SETTINGS, Talk
 
 ACTIVE = "conversation_already_has_active_response"
 
@@ -277,7 +277,7 @@ def test_usage_is_priced_and_summed() -> None:
         talk.answers(response, "Hi.", done=False)
         talk.finishes(response, usage=usage)
     used = talk.all(EngineUsed)
-    assert used[0].tokens == {
+    assert used[0].amounts == {
         "text_in": 40,
         "text_in_cached": 60,
         "text_out": 20,
@@ -429,8 +429,8 @@ def test_transcription_is_counted_and_priced_by_the_minute() -> None:
     kind = "conversation.item.input_audio_transcription.completed"
     talk.event(kind, item_id="u1", transcript="Hi.", usage={"type": "duration", "seconds": 3})
     (used,) = talk.all(EngineUsed)
-    assert used.tokens == {"audio_ms": 3000}
-    assert used.cost_usd == pytest.approx(PRICES["minute"] / 20)
+    assert used.amounts == {"audio_ms": 3000}
+    assert used.cost_usd == pytest.approx(0.006 / 20)
 
 
 def test_a_turn_without_an_answer_is_handed_to_the_next_session() -> None:

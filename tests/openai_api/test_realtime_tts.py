@@ -10,10 +10,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from ari_app.audio.format import bytes_to_ms
+from ari_app.dialog.ports import EngineUsed
+from ari_app.dialog.usage import Bill
 from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
 from ari_app.openai_api.realtime_protocol import Event, RealtimeSettings
 from ari_app.openai_api.realtime_session import RealtimeClient
 from ari_app.openai_api.realtime_tts import RealtimeTextToSpeech, likeness
+from tests.fakes.asterisk import until
 from tests.fakes.realtime_server import Answer, FakeRealtime, Fault, running
 
 KEY = "test-key"
@@ -63,6 +66,30 @@ async def test_sentences_side_by_side_over_one_session(fake: FakeRealtime) -> No
     for entry in fake.received("response.create"):
         assert entry.event["response"]["conversation"] == "none"
     assert fake.errors == []
+
+
+async def test_what_was_spoken_and_what_was_cancelled_is_counted(fake: FakeRealtime) -> None:
+    used: list[EngineUsed] = []
+    Bill().charge(2, used.append)
+    prices = {"text_in": 1.0, "text_in_cached": 1.0, "text_out": 1.0, "audio_in": 1.0, "audio_out": 10.0}
+    async with RealtimeClient(fake.url, KEY, SETTINGS, listens=False) as client:
+        tts = RealtimeTextToSpeech(client, prices)
+        await spoken_ms(tts, "Good morning.")
+        (first,) = used
+        # 60 ms a letter, 20 tokens a second; the fake's 40 tokens of text and 20 of sound go in.
+        assert first.amounts == {"text_in": 40, "audio_in": 20, "text_out": 2, "audio_out": 15}
+        assert first.cost_usd == pytest.approx((40 + 20 + 2 + 150) / 1e6)
+        fake.routine = lambda wish: Answer("A long sentence.", audio_ms=9000, speed=2)
+        stream = tts.speak("A long sentence.")
+        await anext(stream)
+        await stream.aclose()
+        await until(lambda: len(used) == 2)
+        assert used[1].turn == 2 and 0 < used[1].amounts["audio_out"] < 180
+        stream = tts.speak("A long sentence.")
+        await anext(stream)
+        await tts.close()
+        assert used[2].amounts == {"uncounted": 1} and used[2].cost_usd is None
+        await stream.aclose()
 
 
 @pytest.mark.parametrize("created", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import json
 import math
 import re
 import struct
@@ -19,7 +20,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ari_app.dialog.known_speech import rendered
-from ari_app.dialog.ports import Message, Transcript
+from ari_app.dialog.ports import EngineUsed, Message, Transcript
+from ari_app.dialog.usage import Bill
 from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
 from ari_app.openai_api import bounds
 from ari_app.openai_api.chat import OpenAiChat
@@ -146,6 +148,7 @@ async def test_chat_streams_deltas_as_they_come(server: FakeOpenAI) -> None:
         "model": "some-model",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello?"}],
         "stream": True,
+        "stream_options": {"include_usage": True},
         "max_completion_tokens": 77,
     }
 
@@ -264,6 +267,144 @@ def test_the_body_is_the_same_however_it_is_cut(pcm: bytes, cuts: list[int], wav
     assert body.rate_hz == (16_000 if wav else 24_000)
 
 
+# --- what they took ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def used() -> list[EngineUsed]:
+    """What is entered for the call that the test is."""
+    entered: list[EngineUsed] = []
+    Bill().charge(1, entered.append)
+    return entered
+
+
+def chat_with(usage: object) -> Reply:
+    """An answer whose server counted that."""
+    whole = [piece for piece in chat("Hello").pieces if b'"usage"' not in piece]
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": []}
+    event = f"data: {json.dumps({**chunk, 'usage': usage})}\n\n".encode()
+    return Reply([*whole[:-1], event, whole[-1]], content_type="text/event-stream")
+
+
+@pytest.mark.parametrize(
+    ("usage", "amounts"),
+    [
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 7,
+                "total_tokens": 107,
+                "prompt_tokens_details": {"cached_tokens": 64},
+            },
+            {"text_in": 36, "text_in_cached": 64, "text_out": 7},
+        ),
+        ({"prompt_tokens": 9, "completion_tokens": 5}, {"text_in": 9, "text_in_cached": 0, "text_out": 5}),
+        (
+            {"prompt_tokens": "many", "completion_tokens": -1},
+            {"text_in": 0, "text_in_cached": 0, "text_out": 0},
+        ),
+        (None, {"uncounted": 1}),
+    ],
+)
+async def test_chat_tells_its_tokens(
+    server: FakeOpenAI, used: list[EngineUsed], usage: object, amounts: dict[str, int]
+) -> None:
+    server.chat.append(chat_with(usage))
+    assert await ask(server) == "Hello"
+    assert [(u.stage, u.model, u.amounts) for u in used] == [("chat", "some-model", amounts)]
+
+
+async def test_a_server_that_does_not_take_the_wish_to_count_is_not_asked_to_again(
+    server: FakeOpenAI, used: list[EngineUsed]
+) -> None:
+    server.chat += [
+        error(400, "Unrecognized request argument supplied: stream_options"),
+        *[chat("Hello")] * 2,
+    ]
+    stage = OpenAiChat(settings(server))
+    for _ in range(2):
+        assert "".join([delta async for delta in stage.reply(ASKED)]) == "Hello"
+    await stage.close()
+    assert ["stream_options" in request.fields for request in server.requests] == [True, False, False]
+    assert len(used) == 2, "what was refused is not entered"
+
+
+async def test_a_server_that_counts_is_not_asked_twice_when_it_refuses(server: FakeOpenAI) -> None:
+    server.chat += [chat("Hello"), error(422, "too long"), chat("Hello")]
+    stage = OpenAiChat(settings(server))
+    assert [delta async for delta in stage.reply(ASKED)] == ["Hello"]
+    with pytest.raises(EngineRejected, match="too long"):
+        await anext(stage.reply(ASKED))
+    assert [delta async for delta in stage.reply(ASKED)] == ["Hello"]
+    await stage.close()
+    assert ["stream_options" in request.fields for request in server.requests] == [True] * 3
+
+
+async def test_an_answer_that_nobody_wants_any_more_is_entered_as_not_counted(
+    server: FakeOpenAI, used: list[EngineUsed]
+) -> None:
+    server.chat.append(chat("Hello", done=False, hang=True))
+    stage = OpenAiChat(settings(server))
+    reply = stage.reply(ASKED)
+    await anext(reply)
+    assert used == []
+    await reply.aclose()
+    await stage.close()
+    assert [u.amounts for u in used] == [{"uncounted": 1}]
+
+
+@pytest.mark.parametrize(
+    ("usage", "amounts"),
+    [
+        ({"type": "duration", "seconds": 3}, {"audio_ms": 3000}),
+        (
+            {
+                "type": "tokens",
+                "input_tokens": 16,
+                "output_tokens": 9,
+                "total_tokens": 25,
+                "input_token_details": {"audio_tokens": 14, "text_tokens": 2},
+            },
+            {"audio_ms": 500, "audio_in": 14, "text_in": 2, "text_out": 9},
+        ),
+        (None, {"audio_ms": 500}),
+        ({"type": "duration", "seconds": "long"}, {"audio_ms": 500}),
+    ],
+)
+async def test_stt_tells_tokens_or_the_length_of_the_sound(
+    server: FakeOpenAI, used: list[EngineUsed], usage: object, amounts: dict[str, int]
+) -> None:
+    server.stt.append(transcript("Hello", **({"usage": usage} if usage else {})))
+    await transcribe(server)
+    assert [(u.stage, u.amounts) for u in used] == [("speech-to-text", amounts)]
+
+
+async def test_stt_that_is_not_waited_for_was_sent_all_the_same(
+    server: FakeOpenAI, used: list[EngineUsed]
+) -> None:
+    server.stt.append(transcript("Hello").delayed(30))
+    task = asyncio.ensure_future(transcribe(server))
+    while not server.requests:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [u.amounts for u in used] == [{"audio_ms": 500}]
+
+
+async def test_tts_tells_characters_and_the_length_of_what_was_spoken(
+    server: FakeOpenAI, used: list[EngineUsed]
+) -> None:
+    server.tts += [speech(TONE), speech(TONE[:400], hang=True)]
+    await speak(server)
+    stage = OpenAiTextToSpeech(settings(server), voice="alloy")
+    chunks = stage.speak("Bye.")
+    await anext(chunks)
+    await chunks.aclose()
+    await stage.close()
+    # 4000 samples at 24 kHz
+    assert [u.amounts for u in used] == [{"characters": 12, "audio_ms": 167}, {"characters": 4}]
+
+
 # --- what all three share ----------------------------------------------------------------------------
 
 Use = Callable[..., Awaitable[object]]
@@ -301,13 +442,15 @@ async def test_an_error_status_is_told_once_in_our_words(
     permanent: bool,
     words: str,
 ) -> None:
-    getattr(server, script).append(reply)
+    # Chat asks once more without the wish to be told what it took: that may have been what was refused.
+    tries = 2 if script == "chat" and reply.status == 400 else 1
+    getattr(server, script).extend([reply] * tries)
     with pytest.raises(EngineRejected) as caught:
         await use(server)
     assert words in str(caught.value)
     assert caught.value.permanent == permanent
     assert KEY not in str(caught.value) + repr(caught.value)
-    assert len(server.requests) == 1, "a retry is the pipeline's to decide"
+    assert len(server.requests) == tries, "a retry is the pipeline's to decide"
 
 
 @pytest.mark.parametrize(("script", "use"), STAGES)

@@ -147,6 +147,11 @@ function facts(pairs) {
     .map(([name, value]) => make("span", {}, `${name} `, make("b", {}, String(value)))));
 }
 
+function cost(call) {
+  if (typeof call.cost_usd !== "number") return call.cost_is_partial ? "unknown" : "";
+  return `${call.cost_is_partial ? "at least " : ""}$${call.cost_usd.toFixed(4)}`;
+}
+
 function callParts(id) {
   const call = calls.get(id);
   if (!call) return [make("p", { class: "hint" }, "This call is over.")];
@@ -159,7 +164,7 @@ function callParts(id) {
       ["recording", call.recording], ["line", line.mos ? `MOS ${line.mos}` : ""],
       ["lost", line.mos ? `${line.lost_percent.toFixed(1)} %` : ""],
       ["jitter", line.mos ? `${line.jitter_ms.toFixed(0)} ms` : ""],
-      ["cost", call.cost_usd ? `$${call.cost_usd.toFixed(4)}` : ""], ["ended", call.ending],
+      ["cost", cost(call)], ["ended", call.ending],
     ]),
   ];
   if (living) parts.push(controls(call), levelMeters(id));
@@ -307,7 +312,7 @@ function recordingParts(name) {
     facts([
       ["ended", call.reason || call.outcome], ["length", clock(call.seconds || 0)], ["turns", call.turns],
       ["median wait", wait], ["interrupted", call.barge_ins], ["line", call.mos ? `MOS ${call.mos}` : ""],
-      ["cost", call.cost_usd ? `$${call.cost_usd.toFixed(4)}` : ""], ["folder", name],
+      ["cost", cost(call)], ["folder", name],
     ]),
     canvas, audio, said, turns(events),
   ];
