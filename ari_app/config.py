@@ -271,6 +271,11 @@ def secret_paths(env: Mapping[str, str], dotenv: Mapping[str, str | None]) -> di
     return {name: path for name, path in paths.items() if path}
 
 
+def holds_secret(dotenv: Mapping[str, str | None]) -> bool:
+    """True when `.env` gives a secret itself, of ours or of the trunk."""
+    return any(dotenv.get(name) for name in ("SIP_PASSWORD", *(s.env for s in SETTINGS if s.secret)))
+
+
 NEAR_MISS = 0.88
 """Likeness at which a name was meant to be another, by difflib."""
 

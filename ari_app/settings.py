@@ -458,7 +458,7 @@ OTHER_NAMES: frozenset[str] = frozenset(
         # Asterisk's side, read by asterisk-config/environment.py
         *("SIP_DOMAIN", "SIP_USERNAME", "SIP_PASSWORD", "SIP_AUTH_USERNAME", "SIP_TRANSPORT", "SIP_PORT"),
         *("SIP_PROXY", "SIP_REG_TIMEOUT", "STUN_SERVER", "SIP_REGISTER", "SIP_PEERS", "SIP_SRTP"),
-        *("SIP_CODECS", "SIP_CA_FILE", "SIP_LISTEN_PORT", "SIP_RTP_PORTS"),
+        *("SIP_CODECS", "SIP_CA_FILE", "SIP_LISTEN_PORT", "SIP_RTP_PORTS", "SIP_PASSWORD_FILE"),
         *(
             "EXTERNAL_ADDRESS",
             "BROWSER_PHONE",
