@@ -122,6 +122,7 @@ class Config:
     log_format: Literal["auto", "text", "json"]
     web_port: int
     web_host: str
+    web_names: tuple[str, ...]
     api_token: str
     browser_password: str
     browser_extension: str

@@ -432,6 +432,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("WEB_HOST", "127.0.0.1", "Address it listens on", parsers.any_address, "--web-host"),
     Setting(
+        "WEB_NAMES",
+        "",
+        "Names by which browsers reach the console through a proxy, by commas, such as bot.example.com",
+        parsers.host_names,
+    ),
+    Setting(
         "API_TOKEN",
         "",
         "Secret of console, API and /metrics; empty: made on the first start and kept in the file that the log names",
