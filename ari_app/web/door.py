@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 MAX_CONNECTIONS = 200
 """Watchers, phones, scrapers and browsers together."""
@@ -41,14 +42,14 @@ class _Connection(asyncio.Protocol):
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        ours = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         if self._door.connections >= MAX_CONNECTIONS:
-            transport.abort()
+            ours.abort()
             return
         self._door.connections += 1
         self._inner = self._make()
-        self._patience = asyncio.get_running_loop().call_later(HEAD_S, transport.abort)
-        self._inner.connection_made(transport)
+        self._patience = asyncio.get_running_loop().call_later(HEAD_S, ours.abort)
+        self._inner.connection_made(ours)
 
     def data_received(self, data: bytes) -> None:
         if self._inner is None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from ari_app.web import access, api, door
 from tests.fakes.asterisk import until
@@ -294,3 +295,27 @@ async def test_half_a_character_in_an_event_breaks_no_stream(tmp_path: Path) -> 
                 lines += [line] if line.startswith(b"data: ") else []
         reasons = [json.loads(line.removeprefix(b"data: "))["reason"] for line in lines]
         assert reasons == ["\ud800", "busy"]
+
+
+def test_on_uvloop_too_the_door_counts_and_ends_connections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop of production has transports of its own."""
+    monkeypatch.setattr(door, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(door, "HEAD_S", 0.2)
+
+    async def knock() -> None:
+        counted = door.Door(asyncio.Protocol)
+        server = await asyncio.get_running_loop().create_server(counted, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        lines = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        await until(lambda: counted.connections == 2)
+        async with asyncio.timeout(5):
+            for reader, writer in lines:
+                with suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+                writer.close()
+        await until(lambda: counted.connections == 0)
+        server.close()
+
+    uvloop.run(knock())
