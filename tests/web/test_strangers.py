@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import uvloop
 
 from ari_app.web import access, api, door
+from ari_app.web.server import CONSOLE
 from tests.fakes.asterisk import until
 from tests.web.test_web import TOKEN, Operator, operator
 
@@ -129,6 +131,16 @@ async def test_the_telephone_is_for_our_own_page(tmp_path: Path, origin: str) ->
         await log_in(who)
         headers = {"Origin": origin} if origin else {}
         assert (await who.get("/phone/sip", headers=headers))[0] == 403
+
+
+def test_the_console_is_made_of_text_nodes() -> None:
+    scripts = sorted(CONSOLE.glob("*.js"))
+    assert len(scripts) >= 3
+    for script in scripts:
+        text = script.read_text(encoding="utf-8")
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(", text
+        ), script
 
 
 # --- tokens
