@@ -175,7 +175,7 @@ class App:
         )
         return Web(
             *(config.web_host, config.web_port, self._health),
-            access=Access(token),
+            access=Access(token, config.web_names),
             api=Api(Desk(self._calls), self._live, Path(config.recordings_dir)),
             metrics=self._metrics,
             phone=Phone(config.ari_url, config.browser_password, config.browser_extension),

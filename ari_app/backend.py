@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 
 from ari_app.errors import SetupError
 
 logger = logging.getLogger(__name__)
 
+SECRET = re.compile(r"KEY|PASSWORD|TOKEN|SECRET")
 START_TIMEOUT_S = 120
 """Loading takes about two seconds; the first start also assembles and checks the speech model."""
 
@@ -36,7 +39,7 @@ class OfflineBackend:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "LOG_FORMAT": "text"},  # its lines become part of ours
+            env={**without_secrets(os.environ), "LOG_FORMAT": "text"},  # its lines become part of ours
         )
         self.pid = self._process.pid
         try:
@@ -94,6 +97,11 @@ class OfflineBackend:
             logger.error(
                 "the offline backend ended with status %d: no call can be answered until a restart", status
             )
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the child needs to know: it asks nobody anything, so it gets no key, password or token."""
+    return {name: value for name, value in environ.items() if not SECRET.search(name)}
 
 
 async def _line(output: asyncio.StreamReader) -> str:

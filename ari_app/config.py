@@ -147,6 +147,7 @@ class Config:
     log_format: Literal["auto", "text", "json"]
     web_port: int
     web_host: str
+    web_names: tuple[str, ...]
     api_token: str
     browser_password: str
     browser_extension: str
@@ -321,6 +322,13 @@ def secret_paths(env: Mapping[str, str], dotenv: Mapping[str, str | None]) -> di
 
 
 COLLECTOR_SETTINGS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def holds_secret(dotenv: Mapping[str, str | None]) -> bool:
+    """True when `.env` gives a secret itself, of ours or of the trunk."""
+    return any(dotenv.get(name) for name in ("SIP_PASSWORD", *(s.env for s in SETTINGS if s.secret)))
+
+
 NEAR_MISS = 0.88
 """Likeness at which a name was meant to be another, by difflib."""
 

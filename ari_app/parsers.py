@@ -235,3 +235,12 @@ def extension(text: str) -> str:
     if not re.fullmatch(r"[0-9*#]{1,32}", text, re.ASCII):
         raise ValueError("must be an extension: digits, * and #")
     return text
+
+
+def host_names(text: str) -> tuple[str, ...]:
+    """Names of hosts with commas between them, or nothing."""
+    names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*", name):
+            raise ValueError(f"must be names of hosts such as bot.example.com, which '{name}' is not")
+    return names

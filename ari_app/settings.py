@@ -505,6 +505,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("WEB_HOST", "127.0.0.1", "Address it listens on", parsers.any_address, "--web-host"),
     Setting(
+        "WEB_NAMES",
+        "",
+        "Names by which browsers reach the console through a proxy, by commas, such as bot.example.com",
+        parsers.host_names,
+    ),
+    Setting(
         "API_TOKEN",
         "",
         "Secret of console, API and /metrics; empty: made on the first start and kept in the file that the log names",
@@ -541,7 +547,7 @@ OTHER_NAMES: frozenset[str] = frozenset(
         # Asterisk's side, read by asterisk-config/environment.py
         *("SIP_DOMAIN", "SIP_USERNAME", "SIP_PASSWORD", "SIP_AUTH_USERNAME", "SIP_TRANSPORT", "SIP_PORT"),
         *("SIP_PROXY", "SIP_REG_TIMEOUT", "STUN_SERVER", "SIP_REGISTER", "SIP_PEERS", "SIP_SRTP"),
-        *("SIP_CODECS", "SIP_CA_FILE", "SIP_LISTEN_PORT", "SIP_RTP_PORTS"),
+        *("SIP_CODECS", "SIP_CA_FILE", "SIP_LISTEN_PORT", "SIP_RTP_PORTS", "SIP_PASSWORD_FILE"),
         *(
             "EXTERNAL_ADDRESS",
             "BROWSER_PHONE",

@@ -66,6 +66,10 @@ def read(environ: Mapping[str, str]) -> dict[str, str]:
             value = re.sub(r" *, *", ",", value)
         if value:
             given[setting] = value
+    if path := environ.get("SIP_PASSWORD_FILE", ""):
+        if "trunk_password" in given:
+            raise ValueError("SIP_PASSWORD and SIP_PASSWORD_FILE are both set: leave one of them empty")
+        given["trunk_password"] = secret_in(path)
     if "rtp_start" in given:
         given["rtp_start"], given["rtp_end"] = port_range(given["rtp_start"])
     if environ.get("LOG_FORMAT", "").lower() == "text":
@@ -78,6 +82,23 @@ def read(environ: Mapping[str, str]) -> dict[str, str]:
     if "external_address" in given and "local_nets" not in given and ROUTES.is_file():
         given["local_nets"] = ",".join(on_link_networks(ROUTES.read_text(encoding="ascii")))
     return given
+
+
+def secret_in(path: str) -> str:
+    """The first line of the file of SIP_PASSWORD_FILE.
+
+    Raises:
+        ValueError: it can't be read, or is empty.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            secret = file.readline(1024).rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise ValueError(f"SIP_PASSWORD_FILE={path} can't be read: {reason}") from None
+    if not secret:
+        raise ValueError(f"SIP_PASSWORD_FILE={path} is empty")
+    return secret
 
 
 def port_range(text: str) -> tuple[str, str]:

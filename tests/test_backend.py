@@ -14,6 +14,7 @@ import pytest
 
 from ari_app.backend import OfflineBackend
 from ari_app.errors import SetupError
+from ari_app.settings import SETTINGS
 
 PARENT = """
 import asyncio
@@ -45,7 +46,12 @@ async def gone(pid: int, within_s: float = 10) -> bool:
     return False
 
 
-async def test_it_answers_while_entered_and_is_gone_afterwards(caplog: pytest.LogCaptureFixture) -> None:
+async def test_it_answers_while_entered_and_is_gone_afterwards(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for setting in SETTINGS:
+        if setting.secret:
+            monkeypatch.setenv(setting.env, "sentinel-of-the-test")
     with caplog.at_level(logging.INFO):
         async with (
             OfflineBackend() as backend,
@@ -53,6 +59,8 @@ async def test_it_answers_while_entered_and_is_gone_afterwards(caplog: pytest.Lo
             session.get(f"{backend.url}/models") as answer,
         ):
             assert answer.status == 200
+            # It has no use for our secrets, and so none of them.
+            assert b"sentinel-of-the-test" not in Path(f"/proc/{backend.pid}/environ").read_bytes()
         assert await gone(backend.pid)
     assert "whisper-base" in caplog.text, "models and licences are said"
     assert "ended with status" not in caplog.text

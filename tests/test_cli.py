@@ -17,6 +17,7 @@ import pytest
 from ari_app import __version__, cli
 from ari_app.demo.application import clean_environment
 from ari_app.dialog import ports
+from ari_app.settings import SETTINGS
 
 
 def run(
@@ -106,11 +107,64 @@ def test_a_secret_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_secret_comes_from_the_first_line_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "ari").touch(mode=0o600)
     (tmp_path / "ari").write_text("s3cret\nnote\n")
     env = {**UNREACHABLE, "ARI_PASSWORD": "", "ARI_PASSWORD_FILE": "ari"}
     result = run("dial", "100", folder=tmp_path, env=env)
     assert "127.0.0.1:9" in complaint(result), "the password was taken, Asterisk is not there"
     assert result.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "is empty"), (b"\nx\n", "is empty"), (b"\xff", "UTF-8"), (b"x" * 70_000, "larger than 64 KiB")],
+)
+def test_a_secret_file_without_a_secret_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "key").write_bytes(content)
+    result = run("serve", folder=tmp_path, env={"OPENAI_API_KEY_FILE": "key"})
+    assert "OPENAI_API_KEY_FILE=key" in complaint(result) and said in complaint(result)
+    assert result.returncode == 2
+
+
+def test_a_secret_that_every_user_may_read_is_warned_of(tmp_path: Path) -> None:
+    for name, text in ((".env", "API_TOKEN=0123456789abcdef\n"), ("ari", "s3cret\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o644)
+    env = {**UNREACHABLE, "ARI_PASSWORD": "", "ARI_PASSWORD_FILE": "ari"}
+    said = run("dial", "100", folder=tmp_path, env=env).stderr
+    for name in (".env", "ari"):
+        assert f"warning: {name} holds a secret and every user may read it: chmod 600." in said
+        (tmp_path / name).chmod(0o640)
+    assert "holds a secret" not in run("dial", "100", folder=tmp_path, env=env).stderr
+
+
+SECRETS = {setting.env: f"sentinel-{setting.env}" for setting in SETTINGS if setting.secret}
+
+
+@pytest.mark.parametrize("command", ["serve", "dial", "check"])
+def test_no_secret_is_told_to_anybody(tmp_path: Path, command: str) -> None:
+    """Not by a log of everything, not by what fails with it in hand, nor in what another user sees of the process."""
+    said = ""
+    for mode in ("pipeline", "realtime"):
+        nowhere = {
+            f"OPENAI_{stage}_BASE_URL": "http://127.0.0.1:9/v1" for stage in ("STT", "CHAT", "TTS", "RT")
+        }
+        env = {**UNREACHABLE, **SECRETS, **nowhere, "DEBUG": "yes", "MODE": mode, "WEB_PORT": "0"}
+        result = run(command, *(["100"] if command == "dial" else []), folder=tmp_path, env=env)
+        assert result.returncode not in (0, 2), result.stderr
+        said += result.stdout + result.stderr
+    assert "127.0.0.1:9" in said and "sentinel" not in said
+
+
+def test_no_secret_has_a_flag() -> None:
+    """Every user of the machine sees the arguments of all processes."""
+    assert len(SECRETS) >= 8
+    for setting in SETTINGS:
+        assert not (setting.secret and setting.flag)
+        named = (
+            any(word in setting.env for word in ("PASSWORD", "API_KEY", "TOKEN")) and setting.default == ""
+        )
+        assert setting.secret == named, setting.env
 
 
 def test_a_misspelt_setting_is_warned_of(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def environment_of(service: str) -> set[str]:
 
 def test_asterisk_gets_each_variable_that_its_configuration_is_rendered_from() -> None:
     rendered_from = set(load(ROOT / "asterisk-config/environment.py").VARIABLES.values())
-    assert environment_of("asterisk") == rendered_from | {"STUN_SERVER", "LOG_FORMAT", "ARI_HOST"}
+    assert environment_of("asterisk") == rendered_from | {
+        *("STUN_SERVER", "LOG_FORMAT", "ARI_HOST", "SIP_PASSWORD_FILE")
+    }
 
 
 def test_asterisk_gets_no_key_and_the_application_no_password_of_the_trunk() -> None:

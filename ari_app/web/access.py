@@ -7,24 +7,33 @@ read and that other sites' pages don't send; a request that changes something mu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
+import ipaddress
 import json
+import logging
 import os
+import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
 
 from ari_app.errors import SetupError
 
+logger = logging.getLogger(__name__)
+
 COOKIE = "ari_app_session"
 SESSION_S = 12 * 3600
 MAX_SESSIONS = 100
 WRONG_TOKEN_S = 1.0
 """Every wrong token costs so long, one after the other: nobody guesses 256 bits."""
-OPEN_PATHS = frozenset(("/live", "/ready", "/login", "/console.css", "/login.js", "/favicon.svg"))
+BODY_S = 10.0
+"""For the whole body of a request, which fits into some packets."""
+PROBES = frozenset(("/live", "/ready"))
+OPEN_PATHS = PROBES | {"/login", "/console.css", "/login.js", "/favicon.svg"}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
@@ -34,6 +43,9 @@ HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "microphone=(self), camera=(), geolocation=(), payment=(), usb=()",
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -65,15 +77,43 @@ def token_of(configured: str, state_dir: Path) -> tuple[str, Path | None]:
     return token, path
 
 
+async def read_body(request: web.Request) -> bytes:
+    """The body of a request, which does not come for ever.
+
+    Raises:
+        HTTPRequestTimeout: it does.
+    """
+    try:
+        async with asyncio.timeout(BODY_S):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+
+
+async def _carried_out(handler: Handler, request: web.Request) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as refusal:  # no such path, or too long a body
+        return web.json_response({"error": refusal.reason}, status=refusal.status)
+    except ConnectionError:
+        raise
+    except Exception:  # a fault of ours: it is logged, and not told to who may have caused it
+        logger.exception("%s %s failed", request.method, request.path)
+        return web.json_response({"error": "internal error"}, status=500)
+
+
 class Access:
     """Lets in who knows the token.
 
     Args:
         token: the secret.
+        names: of this host, beside addresses, `localhost` and names without a dot. A page of any other name is a
+            stranger's, which made its name lead here (DNS rebinding).
     """
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, names: Sequence[str] = ()) -> None:
         self._token = token.encode()
+        self._names = frozenset(name.lower() for name in names)
         self._sessions: dict[str, float] = {}
         """Until when, by session."""
         self._wrong = asyncio.Lock()
@@ -81,11 +121,13 @@ class Access:
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Guards every path but the open ones, and sets the headers of all answers."""
-        if request.path in OPEN_PATHS or await self._is_welcome(request):
-            try:
-                response = await handler(request)
-            except web.HTTPException as refusal:  # no such path, or too long a body
-                response = web.json_response({"error": refusal.reason}, status=refusal.status)
+        response: web.StreamResponse
+        if request.path not in PROBES and not self._is_called_by_name(request):
+            response = web.json_response(
+                {"error": "this host is not known by that name: add the name to WEB_NAMES"}, status=421
+            )
+        elif request.path in OPEN_PATHS or await self._is_welcome(request):
+            response = await _carried_out(handler, request)
         elif "text/html" in request.headers.get("Accept", ""):
             response = web.Response(status=303, headers={"Location": "/login"})
         else:
@@ -98,6 +140,15 @@ class Access:
             response.headers.update({k: v for k, v in HEADERS.items() if k not in response.headers})
         return response
 
+    def _is_called_by_name(self, request: web.Request) -> bool:
+        """A program that sends a token is no browser that was led here by a page."""
+        if "Authorization" in request.headers:
+            return True
+        name = re.sub(r":\d*$", "", request.host).strip("[]").rstrip(".").lower()
+        with contextlib.suppress(ValueError):
+            return bool(ipaddress.ip_address(name))
+        return "." not in name or name.endswith(".localhost") or name in self._names
+
     async def _is_welcome(self, request: web.Request) -> bool:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -109,7 +160,8 @@ class Access:
         return known and request.headers.get("X-Requested-With") == "console"
 
     async def _is_token(self, given: str) -> bool:
-        if hmac.compare_digest(given.encode(), self._token):
+        # Whatever was given, also half a character, which no encoding has.
+        if hmac.compare_digest(given.encode(errors="surrogatepass"), self._token):
             return True
         async with self._wrong:
             await asyncio.sleep(WRONG_TOKEN_S)
@@ -118,7 +170,7 @@ class Access:
     async def login(self, request: web.Request) -> web.StreamResponse:
         """POST /login with the token as JSON: begins a session."""
         try:
-            body = json.loads(await request.read())
+            body = json.loads(await read_body(request))
         except (ValueError, RecursionError):
             body = None
         given = body.get("token") if isinstance(body, dict) else None

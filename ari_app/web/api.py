@@ -19,6 +19,7 @@ from ari_app.live import LiveCalls, TooManyWatchers
 from ari_app.record.archive import Archive, read_events
 from ari_app.record.folder import AUDIO
 from ari_app.record.reader import Reader
+from ari_app.web.access import read_body
 from ari_app.web.description import description
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ MAX_TEXT = 1000
 """Characters of a sentence to say."""
 MAX_LISTED = 200
 LEVELS_EVERY_S = 0.2
+READ_S = 10.0
+"""A reader of the stream who takes longer is not there any more."""
 QUIET_S = 15.0
 """So often a stream without news shows that it lives."""
 
@@ -161,7 +164,7 @@ class Api:
                         if levels:
                             await _send(response, {"type": "levels", "levels": levels})
                         elif loop.time() - heard_at > QUIET_S:
-                            await response.write(b": nothing new\n\n")
+                            await _write(response, b": nothing new\n\n")
                         else:
                             continue
                     else:
@@ -171,6 +174,10 @@ class Api:
         except TooManyWatchers:
             return web.json_response({"error": "too many watch already"}, status=429)
         except ConnectionResetError:  # the watcher went away
+            return response
+        except TimeoutError:  # or does not read; what was sent is not waited for
+            if request.transport is not None:
+                request.transport.abort()
             return response
 
     # --- what was recorded
@@ -211,13 +218,20 @@ class Api:
 
 
 async def _send(response: web.StreamResponse, message: Mapping[str, Any]) -> None:
-    line = f"data: {json.dumps(message, ensure_ascii=False)}\n\n"
-    await response.write(line.encode(errors="replace"))  # a number or a reason may be as odd as it likes
+    text = json.dumps(message, ensure_ascii=False)
+    # Half a character, which UTF-8 has not, becomes an escape that means the same in JSON.
+    await _write(response, f"data: {text}\n\n".encode(errors="backslashreplace"))
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    """Send; TimeoutError when the reader stopped reading."""
+    async with asyncio.timeout(READ_S):
+        await response.write(data)
 
 
 async def _body(request: web.Request, *names: str) -> dict[str, Any]:
     """The request's JSON object, which has exactly these members; a body without any may be left out."""
-    text = await request.read()
+    text = await read_body(request)
     try:
         body = json.loads(text) if text or names else {}
     except (ValueError, RecursionError):

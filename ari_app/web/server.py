@@ -10,18 +10,32 @@ from types import TracebackType
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ari_app.errors import SetupError
 from ari_app.metrics import CONTENT_TYPE, Metrics
 from ari_app.web.access import Access, Handler
 from ari_app.web.api import Api
+from ari_app.web.door import Door
 from ari_app.web.phone import Phone
 
 logger = logging.getLogger(__name__)
+protocol_logger = logging.getLogger(f"{__name__}.protocol")
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Who sends what is no HTTP is told so; a traceback of each would be a way to fill the log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+protocol_logger.addFilter(_is_worth_a_line)
 
 State = Callable[[], Mapping[str, Any]]
 """What /ready shows; `ready` is its verdict."""
 MAX_BODY_BYTES = 64 * 1024
+KEEPALIVE_S = 30.0
+"""An idle connection is closed: Prometheus and load balancers come every few seconds."""
+BACKLOG = 128
 CONSOLE = Path(__file__).parent / "console"
 PAGES = {"/": "console.html", "/login": "login.html"}
 """The console's pages; its other files are served under their own names."""
@@ -67,22 +81,31 @@ class Web:
             if file.suffix != ".html":
                 app.router.add_get(f"/{file.name}", _page(file))
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
 
     @property
     def port(self) -> int:
         """Where it listens."""
-        assert self._runner is not None
-        port: int = self._runner.addresses[0][1]
+        assert self._listener is not None
+        port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
     async def __aenter__(self) -> Web:
         # Who follows the calls and goes away ends the handler that serves them.
         self._runner = web.AppRunner(
-            self._app, access_log=None, shutdown_timeout=0.5, handler_cancellation=True
+            self._app,
+            access_log=None,
+            shutdown_timeout=0.5,
+            handler_cancellation=True,
+            keepalive_timeout=KEEPALIVE_S,
+            logger=protocol_logger,
         )
         await self._runner.setup()
+        assert self._runner.server is not None
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                Door(self._runner.server), self._host, self._port, backlog=BACKLOG
+            )
         except OSError as error:
             await self._runner.cleanup()
             raise SetupError(
@@ -93,7 +116,8 @@ class Web:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._runner is not None
+        assert self._runner is not None and self._listener is not None
+        self._listener.close()
         await self._runner.cleanup()
 
     async def _live(self, request: web.Request) -> web.Response:

@@ -480,6 +480,19 @@ def test_a_trunk_from_the_environment(tmp_path: Path) -> None:
     assert "Stasis(bot," in (tmp_path / "etc/extensions.conf").read_text()
 
 
+def test_the_trunks_password_may_stand_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "sip"
+    trunk = {"SIP_DOMAIN": "sip.example.com", "SIP_USERNAME": "bob", "SIP_PASSWORD_FILE": str(path)}
+    assert "SIP_PASSWORD_FILE" in from_environment(tmp_path, **trunk).stderr, "it is not there"
+    path.write_text("\n")
+    assert "is empty" in from_environment(tmp_path, **trunk).stderr
+    path.write_text("fr0m a file\nand a note\n")
+    both = from_environment(tmp_path, **trunk, SIP_PASSWORD="x")
+    assert "both set" in both.stderr and both.returncode != 0
+    assert from_environment(tmp_path, **trunk).returncode == 0
+    assert "password = fr0m a file\n" in (tmp_path / "etc" / "pjsip.conf").read_text()
+
+
 def test_an_empty_environment_has_no_trunk(tmp_path: Path) -> None:
     done = from_environment(tmp_path, SIP_DOMAIN="", SIP_PASSWORD="", STUN_SERVER="")
     assert (done.returncode, done.stderr) == (0, "")
