@@ -416,13 +416,3 @@ def is_openai(base_url: str) -> bool:
     """True for OpenAI's own service, its regional hosts included."""
     host = urlsplit(base_url).hostname or ""
     return host == "api.openai.com" or host.endswith(".api.openai.com")
-
-
-def settings_table() -> str:
-    """The Markdown table of `docs/configuration.md`."""
-    rows = ["| setting | flag | default | meaning |", "|---|---|---|---|"]
-    for setting in SETTINGS:
-        default = f"`{setting.default}`" if setting.default else ""
-        flag = f"`{setting.flag}`" if setting.flag else ""
-        rows.append(f"| `{setting.env}` | {flag} | {default} | {setting.meaning} |")
-    return "\n".join(rows) + "\n"

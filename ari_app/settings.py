@@ -569,3 +569,13 @@ OTHER_NAMES: frozenset[str] = frozenset(
     )
 )
 """What a `.env` may hold beside our settings. Names that begin with COMPOSE_ or DOCKER_ belong to Docker."""
+
+
+def settings_table() -> str:
+    """The Markdown table of `docs/configuration.md`."""
+    rows = ["| setting | flag | default | meaning |", "|---|---|---|---|"]
+    for setting in SETTINGS:
+        default = f"`{setting.default}`" if setting.default else ""
+        flag = f"`{setting.flag}`" if setting.flag else ""
+        rows.append(f"| `{setting.env}` | {flag} | {default} | {setting.meaning} |")
+    return "\n".join(rows) + "\n"

@@ -12,13 +12,12 @@ from ari_app.config import (
     require_ari,
     require_keys,
     secret_paths,
-    settings_table,
     unknown_names,
 )
 from ari_app.errors import ConfigError
 from ari_app.models import RETIREMENTS
 from ari_app.parsers import parse_dotenv
-from ari_app.settings import SETTINGS
+from ari_app.settings import SETTINGS, settings_table
 
 OFFLINE = "http://127.0.0.1:9/v1"
 
