@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
 from prometheus_client import (
@@ -21,8 +22,16 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from ari_app import __version__
+from ari_app.ari.outcome import Outcome
 from ari_app.call import Call
 from ari_app.dialog import ports
+from ari_app.errors import (
+    EngineError,
+    EngineRejected,
+    EngineTimeout,
+    EngineUnavailable,
+    EngineUnreachable,
+)
 from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress, RecordingFailed
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -41,6 +50,12 @@ STAGES = (
     ("playout", "first_tts_byte_at", "first_frame_at"),
 )
 """Each stage of a turn's waterfall: name, begin and end, as in `TurnTimed`."""
+
+
+ENGINE_STAGES = ("speech-to-text", "chat", "text-to-speech", "realtime", "conversation")
+ENGINE_FAULTS = tuple(
+    kind.kind for kind in (EngineError, EngineUnreachable, EngineUnavailable, EngineTimeout, EngineRejected)
+)
 
 
 class Metrics:
@@ -91,9 +106,26 @@ class Metrics:
             (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
         )
         self._recordings_failed = counter("recordings_failed", "Calls whose recording is not whole")
+        self._begin_at_zero()
         self._connections = counter("ari_connections", "Times Asterisk took the application")
         self._swept = counter("swept", "Channels and bridges of dead calls taken down")
         self._lag = histogram("loop_lag_seconds", "How late the event loop was", LAG_BUCKETS_S)
+
+    def _begin_at_zero(self) -> None:
+        """A series that is born with its first event hides that event from `increase`."""
+        for direction, outcome, by in product(("inbound", "outbound"), Outcome, ("far", "us", "asterisk")):
+            self._calls.labels(direction, str(outcome), by)
+        for stage, kind in product(ENGINE_STAGES, ENGINE_FAULTS):
+            self._failed.labels(stage, kind)
+        for known, labels in (
+            (self._refused, ("busy", "overloaded", "stopping")),
+            (self._turns, ("understood", "not_understood")),
+            (self._barge_ins, ("confirmed", "resumed")),
+            (self._speculated, ("won", "lost")),
+            (self._speculative_requests, ("won", "lost")),
+        ):
+            for label in labels:
+                known.labels(label)
 
     def _make_gauges(self, registry: CollectorRegistry) -> None:
         Gauge("ari_app_info", "Version of the application", ["version"], registry=registry).labels(

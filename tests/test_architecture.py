@@ -52,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "load": set(),
     "line": {"errors", "rtp.quality"},
     "happenings": {"ari.outcome", "dialog.ports", "rtp.quality"},
-    "metrics": {"call", "happenings", "dialog.ports"},
+    "metrics": {"errors", "ari.outcome", "call", "happenings", "dialog.ports"},
     "traces": {"errors", "call", "happenings", "dialog.ports", "ari.outcome", "metrics"},
     "live": {"call", "happenings", "dialog.ports", "record.events"},
     "desk": {"errors", "calls", "dialog.phrasebook"},

@@ -64,6 +64,7 @@ def a_day_of_calls() -> Metrics:
     metrics.refused("busy")
     metrics.connected()
     metrics.swept(2)
+    metrics.show({"calls": 1, "max_calls": 9, "registered": True, "engines": {"chat": {"primary": True}}}, 3)
     return metrics
 
 
@@ -178,3 +179,15 @@ async def test_a_real_prometheus_scrapes_and_answers_the_dashboard(scraped: str)
         (group,) = (await ask("rules"))["groups"]
         assert {rule["health"] for rule in group["rules"]} == {"ok"}
         assert {rule["name"]: rule["state"] for rule in group["rules"]}["BotIsAway"] == "inactive"
+
+
+def test_what_the_alerts_count_is_there_before_the_first_fault() -> None:
+    figures = series(Metrics().exposition().decode())
+    for name in (
+        'ari_app_calls_refused_total{reason="busy"}',
+        'ari_app_engine_failures_total{kind="rejected",stage="chat"}',
+        'ari_app_turns_total{result="understood"}',
+        'ari_app_calls_total{direction="inbound",ended_by="us",outcome="failed"}',
+        "ari_app_recordings_failed_total",
+    ):
+        assert figures[name] == 0
