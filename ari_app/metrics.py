@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from prometheus_client import (
@@ -23,6 +24,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from ari_app import __version__
 from ari_app.call import Call
 from ari_app.dialog import ports
+from ari_app.dialog.waterfall import STAGES, waterfall
 from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress, RecordingFailed
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -33,14 +35,8 @@ CALL_BUCKETS_S = (5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 LAG_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 MOS_BUCKETS = (1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.3, 4.4, 4.5)
 
-STAGES = (
-    ("transcript", "speech_end_at", "transcript_at"),
-    ("first_token", "transcript_at", "first_token_at"),
-    ("first_sentence", "first_token_at", "first_sentence_at"),
-    ("first_speech", "first_sentence_at", "first_tts_byte_at"),
-    ("playout", "first_tts_byte_at", "first_frame_at"),
-)
-"""Each stage of a turn's waterfall: name, begin and end, as in `TurnTimed`."""
+LABELS = {name: name.replace(" ", "_").replace("-", "_") for name, _ in STAGES}
+"""Of each stage of a turn's waterfall, by its name."""
 
 
 class Metrics:
@@ -66,7 +62,15 @@ class Metrics:
         self._lasted = histogram("call_seconds", "From begin to end of a call", CALL_BUCKETS_S, ["direction"])
         self._turns = counter("turns", "Turns of callers", ["result"])
         self._gap = histogram("turn_gap_seconds", "Caller's last word to bot's first", GAP_BUCKETS_S)
-        self._stages = histogram("stage_seconds", "Stages of a turn", STAGE_BUCKETS_S, ["stage"])
+        self._stages = histogram(
+            "stage_seconds", "What each stage added to the wait", STAGE_BUCKETS_S, ["stage"]
+        )
+        self._ready = histogram(
+            "stage_end_seconds",
+            "From the caller's last word to the end of each stage, also where nobody waited for it",
+            STAGE_BUCKETS_S,
+            ["stage"],
+        )
         self._barge_ins = counter("barge_ins", "Speech over the bot", ["result"])
         self._speculated = counter("speculations", "Answers begun in a pause", ["result"])
         self._speculative_requests = counter(
@@ -193,9 +197,12 @@ class Metrics:
                 self._time(fact)
 
     def _time(self, timed: ports.TurnTimed) -> None:
-        if timed.first_frame_at is not None:
-            self._gap.observe(timed.first_frame_at - timed.speech_end_at)
-        for stage, begin, end in STAGES:
-            began_at, ended_at = getattr(timed, begin), getattr(timed, end)
-            if began_at is not None and ended_at is not None:
-                self._stages.labels(stage).observe(max(ended_at - began_at, 0.0))
+        fall = waterfall(asdict(timed))
+        for stage in (*fall.ahead, *fall.stages):
+            self._ready.labels(LABELS[stage.name]).observe(stage.end_ms / 1000)
+        if fall.wait_ms is None:
+            return
+        self._gap.observe(fall.wait_ms / 1000)
+        took_ms = {stage.name: stage.ms for stage in fall.stages}
+        for name, label in LABELS.items():  # all of them: so the means of the stages add up to the mean wait
+            self._stages.labels(label).observe(took_ms.get(name, 0) / 1000)
