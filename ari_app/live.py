@@ -21,7 +21,7 @@ import numpy as np
 from ari_app.call import Call
 from ari_app.dialog import ports
 from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress, RecordingFailed
-from ari_app.record.events import name_of, values_of
+from ari_app.record.events import name_of, values_of, with_stages
 
 MAX_EVENTS = 400
 """Kept of each call, the latest."""
@@ -179,7 +179,7 @@ class LiveCalls:
                 call.tap = None
                 self._tell("call", call.call_id, summary=seen.summary())
             elif isinstance(what, SHOWN):
-                event = {"event": name_of(what), **values_of(what, started_at)}
+                event = with_stages({"event": name_of(what), **values_of(what, started_at)})
                 if isinstance(what, ports.EngineUsed):  # several in each turn: they are not kept
                     seen.cost_usd, seen.cost_is_partial = what.call_cost_usd, what.call_cost_is_partial
                     self._tell("call", call.call_id, summary=seen.summary())

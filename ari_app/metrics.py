@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from itertools import product
 from typing import Any
 
@@ -25,6 +26,7 @@ from ari_app import __version__
 from ari_app.ari.outcome import Outcome
 from ari_app.call import Call
 from ari_app.dialog import ports
+from ari_app.dialog.waterfall import STAGES, waterfall
 from ari_app.errors import (
     EngineError,
     EngineRejected,
@@ -42,14 +44,8 @@ CALL_BUCKETS_S = (5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 LAG_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 MOS_BUCKETS = (1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.3, 4.4, 4.5)
 
-STAGES = (
-    ("transcript", "speech_end_at", "transcript_at"),
-    ("first_token", "transcript_at", "first_token_at"),
-    ("first_sentence", "first_token_at", "first_sentence_at"),
-    ("first_speech", "first_sentence_at", "first_tts_byte_at"),
-    ("playout", "first_tts_byte_at", "first_frame_at"),
-)
-"""Each stage of a turn's waterfall: name, begin and end, as in `TurnTimed`."""
+LABELS = {name: name.replace(" ", "_").replace("-", "_") for name, _ in STAGES}
+"""Of each stage of a turn's waterfall, by its name."""
 
 
 ENGINE_STAGES = ("speech-to-text", "chat", "text-to-speech", "realtime", "conversation")
@@ -63,9 +59,6 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=registry)
-
         self._make_gauges(registry)
 
         def counter(name: str, what: str, labels: Iterable[str] = ()) -> Counter:
@@ -81,7 +74,15 @@ class Metrics:
         self._lasted = histogram("call_seconds", "From begin to end of a call", CALL_BUCKETS_S, ["direction"])
         self._turns = counter("turns", "Turns of callers", ["result"])
         self._gap = histogram("turn_gap_seconds", "Caller's last word to bot's first", GAP_BUCKETS_S)
-        self._stages = histogram("stage_seconds", "Stages of a turn", STAGE_BUCKETS_S, ["stage"])
+        self._stages = histogram(
+            "stage_seconds", "What each stage added to the wait", STAGE_BUCKETS_S, ["stage"]
+        )
+        self._ready = histogram(
+            "stage_end_seconds",
+            "From the caller's last word to the end of each stage, also where nobody waited for it",
+            STAGE_BUCKETS_S,
+            ["stage"],
+        )
         self._barge_ins = counter("barge_ins", "Speech over the bot", ["result"])
         self._speculated = counter("speculations", "Answers begun in a pause", ["result"])
         self._speculative_requests = counter(
@@ -96,9 +97,7 @@ class Metrics:
         self._rtp = counter(
             "rtp_packets", "Between Asterisk and the application, of calls that are over", ["kind"]
         )
-        self._mos = histogram(
-            "caller_mos", "Estimated for the caller's line; see ari_app/rtp/quality.py", MOS_BUCKETS
-        )
+        self._mos = histogram("caller_mos", "Of the caller's line; see ari_app/rtp/quality.py", MOS_BUCKETS)
         self._jitter = histogram("caller_jitter_seconds", "Of the caller's packets", STAGE_BUCKETS_S)
         self._loss = histogram(
             "caller_loss_ratio",
@@ -106,10 +105,10 @@ class Metrics:
             (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
         )
         self._recordings_failed = counter("recordings_failed", "Calls whose recording is not whole")
-        self._begin_at_zero()
         self._connections = counter("ari_connections", "Times Asterisk took the application")
         self._swept = counter("swept", "Channels and bridges of dead calls taken down")
         self._lag = histogram("loop_lag_seconds", "How late the event loop was", LAG_BUCKETS_S)
+        self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
         """A series that is born with its first event hides that event from `increase`."""
@@ -128,6 +127,8 @@ class Metrics:
                 known.labels(label)
 
     def _make_gauges(self, registry: CollectorRegistry) -> None:
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
         Gauge("ari_app_info", "Version of the application", ["version"], registry=registry).labels(
             __version__
         ).set(1)
@@ -225,9 +226,12 @@ class Metrics:
                 self._time(fact)
 
     def _time(self, timed: ports.TurnTimed) -> None:
-        if timed.first_frame_at is not None:
-            self._gap.observe(timed.first_frame_at - timed.speech_end_at)
-        for stage, begin, end in STAGES:
-            began_at, ended_at = getattr(timed, begin), getattr(timed, end)
-            if began_at is not None and ended_at is not None:
-                self._stages.labels(stage).observe(max(ended_at - began_at, 0.0))
+        fall = waterfall(asdict(timed))
+        for stage in (*fall.ahead, *fall.stages):
+            self._ready.labels(LABELS[stage.name]).observe(stage.end_ms / 1000)
+        if fall.wait_ms is None:
+            return
+        self._gap.observe(fall.wait_ms / 1000)
+        took_ms = {stage.name: stage.ms for stage in fall.stages}
+        for name, label in LABELS.items():  # all of them: so the means of the stages add up to the mean wait
+            self._stages.labels(label).observe(took_ms.get(name, 0) / 1000)

@@ -15,6 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -27,9 +28,10 @@ from ari_app import __version__
 from ari_app.ari.outcome import Outcome
 from ari_app.call import Call
 from ari_app.dialog import ports
+from ari_app.dialog.waterfall import waterfall
 from ari_app.errors import ConfigError
 from ari_app.happenings import Ended, Happening, Observer, Progress
-from ari_app.metrics import STAGES
+from ari_app.metrics import LABELS
 
 logger = logging.getLogger(__name__)
 
@@ -182,26 +184,23 @@ class _CallSpans:
 
     def _turn(self, timed: ports.TurnTimed) -> None:
         """From the caller's last word to the bot's first, or as far as it came."""
-        reached = {end: at for _, _, end in STAGES if (at := getattr(timed, end)) is not None}
+        fall = waterfall(asdict(timed))
         begin, over = timed.speech_end_at, timed.first_frame_at
+        stages = [*fall.stages, *fall.ahead]
         turn = self._child(
             self._span,
             "turn",
             begin,
-            max([timed.endpoint_at, *reached.values()]) if over is None else over,
+            begin + max((stage.end_ms for stage in stages), default=0) / 1000 if over is None else over,
             {
                 "ari_app.turn": timed.turn,
                 "ari_app.answered": over is not None,
                 **self._turns.pop(timed.turn, {}),
             },
         )
-        self._child(turn, "endpoint", begin, timed.endpoint_at)
-        earlier = [begin]
-        for name, _, end in STAGES:
-            if (at := reached.get(end)) is not None:
-                # Of those before it the latest that was there in time: Realtime writes words down after the answer.
-                self._child(turn, name, max((t for t in earlier if t <= at), default=at), at)
-                earlier.append(at)
+        for stage in stages:  # what was done within the silence window lies beside it
+            began, ended = begin + stage.begin_ms / 1000, begin + stage.end_ms / 1000
+            self._child(turn, LABELS[stage.name], began, ended)
 
     def _child(
         self,

@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
         *("dialog.phrasebook", "dialog.engines", "dialog.usage"),
     },
     "rehearsal": {"errors", "dialog.phrasebook"},
-    "record": {"errors", "texts", "audio", "prices", "dialog.ports"},
+    "record": {"errors", "texts", "audio", "prices", "dialog.ports", "dialog.waterfall"},
     "offline": {"errors", "audio", "dialog.turns", "dialog.gate"},
     "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},
     "call": {
@@ -52,8 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     "load": set(),
     "line": {"errors", "rtp.quality"},
     "happenings": {"ari.outcome", "dialog.ports", "rtp.quality"},
-    "metrics": {"errors", "ari.outcome", "call", "happenings", "dialog.ports"},
-    "traces": {"errors", "call", "happenings", "dialog.ports", "ari.outcome", "metrics"},
+    "metrics": {"errors", "ari.outcome", "call", "happenings", "dialog.ports", "dialog.waterfall"},
+    "traces": {"errors", "call", "happenings", "dialog.ports", "dialog.waterfall", "ari.outcome", "metrics"},
     "live": {"call", "happenings", "dialog.ports", "record.events"},
     "desk": {"errors", "calls", "dialog.phrasebook"},
     "web": {"errors", "guard", "desk", "live", "metrics", "record"},
@@ -78,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "config", "models", "guard", "ledger", "ari", "rtp", "audio", "dialog.ports"),
         *("openai_api", "backend", "brains"),
     },
-    "demo": {"errors", "settings", "audio"},
+    "demo": {"errors", "settings", "audio", "dialog.waterfall"},
     "sources": {"errors", "config", "parsers", "prices", "settings"},
     "cli_calls": {"errors", "texts", "record"},
     "cli": {
@@ -127,6 +127,7 @@ CORES = [
             "finished",
             "interruption",
             "manner",
+            "waterfall",
             "usage",
         )
     ),

@@ -158,7 +158,8 @@ def test_one_call_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for wanted in (
         "bot     Hello. [interrupted]",
         "caller  $5 & <more>",
-        "1200 ms: understood 400, first word 100, first sentence 100, first speech 100, until heard 500",
+        "1200 ms: silence window 1000, on the line 200\n",
+        "in the silence window: speech-to-text at 400, first word at 500, first sentence at 600, first speech at 700",
         "waited 480 ms for “noise”",
         "failed: chat: no answer",
         "MOS 4.2",
@@ -167,7 +168,45 @@ def test_one_call_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         assert wanted in said
     lines = said.splitlines()
     bar = next(line for line in lines if "1200 ms" in line).split()[0]
-    assert len(bar) == pytest.approx(40, abs=2) and bar.count("=") == pytest.approx(13, abs=1)
+    assert len(bar) == pytest.approx(40, abs=2) and bar.count(".") == pytest.approx(33, abs=1)
+
+
+REALTIME = ports.TurnTimed(2, 106.0, 106.5, None, 107.297, None, 107.294, 107.301)
+
+
+def test_the_list_and_the_story_of_a_realtime_call_agree(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There are no transcript and no sentence among its marks."""
+    recorder = Recorder(
+        tmp_path / "serve_20261101-120007_000000000007",
+        settings=RecorderSettings(),
+        started_at=100.0,
+        about={"call": "000000000007", "direction": "inbound"},
+    )
+    recorder.push_fact(REALTIME)
+    recorder.push_fact(ports.TurnTimed(3, 109.0, 109.5))
+    recorder.close()
+    assert "1301 ms" in calls(capsys, tmp_path, "list")[1]
+    story = calls(capsys, tmp_path, "show", "000000000007")[1]
+    assert "1301 ms: silence window 500, first speech 794, first word 3, on the line 4\n" in story
+    assert "not heard: silence window 500\n" in story
+
+
+def test_the_median_wait_is_served_with_the_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever shows it takes it from there: of an even number of waits it is the mean of the middle two."""
+    recorder = Recorder(
+        tmp_path / "serve_20261101-120007_000000000007",
+        settings=RecorderSettings(),
+        started_at=100.0,
+        about={"call": "000000000007", "direction": "inbound"},
+    )
+    for turn, wait_s in enumerate((2.0, 1.0, 1.5, 4.0), 1):
+        recorder.push_fact(ports.TurnTimed(turn, 103.0, 103.5, first_frame_at=103.0 + wait_s))
+    recorder.close()
+    (call,) = json.loads(calls(capsys, tmp_path, "list", "--json")[1])
+    assert call["wait_ms"] == 1750 and call["gaps_ms"] == [2000, 1000, 1500, 4000]
+    assert "1750 ms" in calls(capsys, tmp_path)[1]
 
 
 def test_statistics_over_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,6 +217,19 @@ def test_statistics_over_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "4: 4 answered" in said and "2000 ms p50, 4000 ms p95, 4000 ms p99" in said
     assert "$0.08, $0.0200 a call" in said and "4 interruptions" in said
     assert "No call of that time" in calls(capsys, tmp_path, "stats", "--days", "0.00001")[1]
+
+
+def test_a_picture_shows_what_was_done_in_pauses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = leave_call(tmp_path, 1)
+    with (folder / "events.jsonl").open("a") as log:
+        for won, requests in ((True, 3), (False, 2)):
+            event = {"event": "speculated", "audio_ms": 4000, "turn": 1, "won": won, "requests": requests}
+            log.write(json.dumps(event) + "\n")
+    assert calls(capsys, tmp_path, "plot", "000000000001", "--output", "call.svg")[0] == 0
+    drawn = (tmp_path / "call.svg").read_text()
+    for words in ("silence window", "speech-to-text", "in the pause", "2 requests in vain", "1200 ms"):
+        assert f"<!-- {words} -->" in drawn
+    assert "3 requests" not in drawn, "they were not in vain"
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])

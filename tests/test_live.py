@@ -61,6 +61,22 @@ async def test_every_fact_can_be_told() -> None:
     assert live.summaries()[0]["cost_usd"] == 0.3 and live.summaries()[0]["cost_is_partial"]
 
 
+async def test_what_an_answer_waited_for_is_told() -> None:
+    live = LiveCalls()
+    with live.watch() as waiting:
+        observe = live.begin(call(), {"call": "a1", "direction": "inbound"})
+        observe(ports.TurnTimed(1, 10.0, 11.0, 10.5, 10.6, 10.7, 10.8, 11.02))
+        event = told(waiting)[-1]
+    assert event["wait_ms"] == 1020
+    assert event["stages"] == [
+        {"name": "silence window", "begin_ms": 0, "end_ms": 1000},
+        {"name": "on the line", "begin_ms": 1000, "end_ms": 1020},
+    ]
+    assert [stage["name"] for stage in event["ahead"]] == [
+        *("speech-to-text", "first word", "first sentence", "first speech"),
+    ]
+
+
 async def test_a_recording_that_fails_is_news() -> None:
     live, one = LiveCalls(), call()
     observe = live.begin(one, {"call": "a1", "direction": "inbound"})

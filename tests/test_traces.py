@@ -98,12 +98,12 @@ async def test_a_call_is_a_tree_of_spans_on_the_wall_clock(collector: Collector)
         s.name: (s.begin_ns - turn.begin_ns, s.end_ns - turn.begin_ns) for s in of(turn, collector.spans)
     }
     assert {name: [round(ns / 1e6) for ns in times] for name, times in spans.items()} == {
-        "endpoint": [0, 500],
-        "transcript": [0, 400],
-        "first_token": [400, 450],
+        "silence_window": [0, 500],
+        "speech_to_text": [0, 400],
+        "first_word": [400, 450],
         "first_sentence": [450, 470],
         "first_speech": [470, 500],
-        "playout": [500, 600],
+        "on_the_line": [500, 600],
     }
     events = [(e.name, e.attributes.get("ari_app.kind")) for e in call.events]
     assert events == [
@@ -120,7 +120,7 @@ async def test_a_call_is_a_tree_of_spans_on_the_wall_clock(collector: Collector)
 
 
 async def test_words_that_are_written_down_after_the_answer(collector: Collector) -> None:
-    """As in Realtime: no stage ends before it begins."""
+    """As in Realtime: nobody waited for them, and no stage ends before it begins."""
     async with Traces() as traces:
         observe = begin(traces)
         observe(ports.TurnTimed(1, 100.0, 100.2, 101.0, 100.3, None, 100.35, 100.5))
@@ -130,11 +130,10 @@ async def test_words_that_are_written_down_after_the_answer(collector: Collector
         s.name: (s.begin_ns - turn.begin_ns, s.end_ns - turn.begin_ns) for s in of(turn, collector.spans)
     }
     assert {name: [round(ns / 1e6) for ns in times] for name, times in stages.items()} == {
-        "endpoint": [0, 200],
-        "transcript": [0, 1000],
-        "first_token": [0, 300],
+        "silence_window": [0, 200],
+        "first_word": [200, 300],
         "first_speech": [300, 350],
-        "playout": [350, 500],
+        "on_the_line": [350, 500],
     }
 
 

@@ -8,18 +8,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from ari_app.dialog.waterfall import waterfall
+
 POLL_S = 0.1
 
 Event = dict[str, Any]
-
-_STAGES = (
-    ("silence window", "endpoint_at"),
-    ("speech-to-text", "transcript_at"),
-    ("first word", "first_token_at"),
-    ("first sentence", "first_sentence_at"),
-    ("first speech", "first_tts_byte_at"),
-    ("on the line", "first_frame_at"),
-)
 
 
 async def wait_for_recording(root: Path, known: set[Path], timeout_s: float) -> Path:
@@ -53,19 +46,10 @@ async def follow(path: Path) -> AsyncIterator[Event]:
 
 
 def delays_ms(event: Event) -> dict[str, int]:
-    """The waterfall of a `turn_timed` event in ms per stage; `total`: caller's last word to bot's first.
-
-    Each stage counts from the one before it that was reached; Realtime has fewer, and may speak before it writes.
-    """
-    delays = {}
-    reached_at = event["speech_end_at"]
-    for name, end in _STAGES:
-        if event[end] is not None and event[end] >= reached_at:
-            delays[name] = round((event[end] - reached_at) * 1000)
-            reached_at = event[end]
-    if event["first_frame_at"] is not None:
-        delays["total"] = round((event["first_frame_at"] - event["speech_end_at"]) * 1000)
-    return delays
+    """The waterfall of a `turn_timed` event in ms per stage; `total`: caller's last word to bot's first."""
+    fall = waterfall(event)
+    delays = {stage.name: stage.ms for stage in fall.stages}
+    return delays if fall.wait_ms is None else {**delays, "total": fall.wait_ms}
 
 
 def describe(event: Event) -> str | None:

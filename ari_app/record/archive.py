@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import re
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from ari_app.record.events import whole
+from ari_app.dialog.waterfall import waterfall
+from ari_app.record.events import Event, number_of, numbers_of, text_of
 from ari_app.record.folder import EVENTS, goes_on
 from ari_app.record.seal import SEALED_SUFFIX
 
@@ -22,8 +22,6 @@ FOLDER_NAME = re.compile(r"[a-z]+_(\d{8}-\d{6})_([0-9a-f]+)")
 """Of a call's folder: command, begin, call id."""
 CLOCKS_DIFFER = timedelta(days=1)
 """A folder's name has the local time of the machine that wrote it."""
-
-Event = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,10 @@ class PastCall:
     outcome: str
     """Empty: the call goes on, or the process ended before it."""
     reason: str
-    gaps_ms: tuple[float, ...]
+    gaps_ms: tuple[int, ...]
     """From the caller's last word to the bot's first, by turn."""
+    wait_ms: float | None
+    """Their median."""
     turns: int
     barge_ins: int
     failures: int
@@ -112,19 +112,6 @@ def read_events(folder: Path) -> list[Event]:
     return events
 
 
-def number_of(event: Event, name: str) -> float | None:
-    """A number of the event, if it is one."""
-    value = event.get(name)
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if known else None
-
-
-def text_of(event: Event, name: str) -> str:
-    """A text of the event; "" without one."""
-    value = event.get(name)
-    return whole(value) if isinstance(value, str) else ""
-
-
 def _past_call(folder: Path) -> PastCall:
     if (folder / (EVENTS + SEALED_SUFFIX)).exists():
         return replace(_unknown(folder.name), sealed=True, goes_on=goes_on(folder))
@@ -145,7 +132,7 @@ def summary(name: str, events: Sequence[Event]) -> PastCall | None:
     used = [event for event in events if event["event"] == "engine_used"]
     costs = [number_of(event, "call_cost_usd") for event in used]
     line = ended.get("line")
-    unknown = _unknown(name)
+    unknown, gaps = _unknown(name), gaps_ms(events)
     return replace(
         unknown,
         direction=direction,
@@ -154,7 +141,8 @@ def summary(name: str, events: Sequence[Event]) -> PastCall | None:
         seconds=max((number_of(event, "audio_ms") or 0 for event in events), default=0) / 1000,
         outcome=text_of(ended, "outcome"),
         reason=text_of(ended, "reason"),
-        gaps_ms=tuple(gaps_ms(events)),
+        gaps_ms=tuple(gaps),
+        wait_ms=statistics.median(gaps) if gaps else None,
         turns=sum(event["event"] == "caller_said" for event in events),
         barge_ins=sum(event["event"] == "barge_in" for event in events),
         failures=sum(event["event"] == "engine_failed" for event in events),
@@ -164,22 +152,16 @@ def summary(name: str, events: Sequence[Event]) -> PastCall | None:
     )
 
 
-def gaps_ms(events: Sequence[Event]) -> list[float]:
+def gaps_ms(events: Sequence[Event]) -> list[int]:
     """How long callers waited, by turn."""
-    waits = [
-        (number_of(event, "speech_end_at"), number_of(event, "first_frame_at"))
-        for event in events
-        if event["event"] == "turn_timed"
-    ]
-    return [
-        round((heard - spoken) * 1000) for spoken, heard in waits if spoken is not None and heard is not None
-    ]
+    waits = [waterfall(numbers_of(event)).wait_ms for event in events if event["event"] == "turn_timed"]
+    return [wait_ms for wait_ms in waits if wait_ms is not None]
 
 
 def _unknown(name: str) -> PastCall:
     """What the name of the folder says."""
     call = name.rpartition("_")[2]
-    return PastCall(name, call, "", "", _stamp(name), 0.0, "", "", (), 0, 0, 0, None, False, None)
+    return PastCall(name, call, "", "", _stamp(name), 0.0, "", "", (), None, 0, 0, 0, None, False, None)
 
 
 def _stamp(name: str) -> datetime:

@@ -11,21 +11,29 @@ from typing import Any
 import numpy as np
 
 from ari_app.audio.format import SAMPLE_BYTES
+from ari_app.dialog.waterfall import STAGES, Stage, waterfall
 from ari_app.errors import ConfigError
-from ari_app.record.archive import PastCall, number_of, text_of
+from ari_app.record.archive import PastCall
+from ari_app.record.events import Event, number_of, numbers_of, text_of
 from ari_app.record.folder import AUDIO
-from ari_app.record.report import STAGES, begin_of
+from ari_app.record.report import begin_of
 from ari_app.texts import clean, one_line
 
 CALLER, BOT, INTERRUPTED = "#2b6cb0", "#1f6f5c", "#b3261e"
-COLOURS = ("#c9d6e8", "#8fb3d9", "#f0c36d", "#d98f5c", "#7cb89f")
+COLOURS = dict(
+    zip(
+        (name for name, _ in STAGES),
+        ("#d9d9d9", "#c9d6e8", "#8fb3d9", "#f0c36d", "#d98f5c", "#7cb89f"),
+        strict=True,
+    )
+)
 """Of the stages."""
 COLUMNS = 2400
 """Of the waveforms."""
 INCHES_PER_S, LEAST_INCHES, MOST_INCHES = 0.35, 9.0, 60.0
 
 
-def plot(call: PastCall, folder: Path, events: Sequence[dict[str, Any]], output: Path) -> None:
+def plot(call: PastCall, folder: Path, events: Sequence[Event], output: Path) -> None:
     """Draw a call into an SVG or PNG file, by its suffix.
 
     Raises:
@@ -45,7 +53,7 @@ def plot(call: PastCall, folder: Path, events: Sequence[dict[str, Any]], output:
     lasted = max(seconds, call.seconds, 1)  # the sound may have ended before the call
     width = min(max(lasted * INCHES_PER_S, LEAST_INCHES), MOST_INCHES)
     figure = Figure(figsize=(width, 5.2), layout="constrained")
-    voices, waits = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    voices, waits = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
     times = np.linspace(0, seconds, len(caller))
     voices.fill_between(times, 1.1 - caller, 1.1 + caller, color=CALLER, linewidth=0)
     voices.fill_between(times, -1.1 - bot, -1.1 + bot, color=BOT, linewidth=0)
@@ -81,7 +89,7 @@ def _voices(path: Path) -> tuple[float, Any, Any]:
     return len(samples) / rate_hz, peaks[:, 0], peaks[:, 1]
 
 
-def _write_words(axes: Any, events: Sequence[dict[str, Any]]) -> None:
+def _write_words(axes: Any, events: Sequence[Event]) -> None:
     onset = began = None
     for event in events:
         match event["event"]:
@@ -109,25 +117,39 @@ def _write(axes: Any, at: float | None, height: float, text: str, colour: str) -
         words.set(clip_on=True, in_layout=False, parse_math=False)  # "$5 or $6" is no formula
 
 
-def _draw_waits(axes: Any, events: Sequence[dict[str, Any]]) -> None:
+def _draw_waits(axes: Any, events: Sequence[Event]) -> None:
+    """What each answer waited for, and below it what was done meanwhile, or in vain."""
     labelled: set[str] = set()
+
+    def draw(row: int, began: float, stage: Stage) -> None:
+        label = None if stage.name in labelled else stage.name
+        labelled.add(stage.name)
+        colour, left = COLOURS[stage.name], began + stage.begin_ms / 1000
+        axes.barh(row, stage.ms / 1000, left=left, color=colour, label=label)
+
     for event in events:
-        if event["event"] != "turn_timed":
+        if event["event"] == "speculated":
+            _mark_guess(axes, event)
+        spoken = number_of(event, "speech_end_at")
+        if event["event"] != "turn_timed" or spoken is None:
             continue
-        times = {name: number_of(event, name) for name in event}
-        for colour, (_, name, begin, end) in zip(COLOURS, STAGES, strict=True):
-            began, ended = times.get(begin), times.get(end)
-            if began is None or ended is None:
-                continue
-            label = None if name in labelled else name
-            labelled.add(name)
-            axes.barh(0, ended - began, left=began, color=colour, label=label)
-        spoken, heard = times.get("speech_end_at"), times.get("first_frame_at")
-        if spoken is not None and heard is not None:
-            axes.text(
-                spoken, 0.55, f"{(heard - spoken) * 1000:.0f} ms", fontsize=6, clip_on=True, in_layout=False
-            )
-    axes.set_yticks((0,), ("wait",))
-    axes.set_ylim(-0.6, 1.0)
+        fall = waterfall(numbers_of(event))
+        for stage in fall.stages:
+            draw(0, spoken, stage)
+        for stage in fall.ahead:
+            draw(-1, spoken, stage)
+        if fall.wait_ms is not None:
+            axes.text(spoken, 0.55, f"{fall.wait_ms} ms", fontsize=6, clip_on=True, in_layout=False)
+    axes.set_yticks((0, -1), ("wait", "in the pause"))
+    axes.set_ylim(-1.6, 1.0)
     if labelled:
         axes.legend(loc="upper right", ncols=len(STAGES), fontsize=6, frameon=False)
+
+
+def _mark_guess(axes: Any, event: Event) -> None:
+    """An answer was begun in a pause; when that was told it was kept or thrown away."""
+    won, at = bool(event.get("won")), (number_of(event, "audio_ms") or 0) / 1000
+    axes.plot([at], [-1], marker="o" if won else "x", color=BOT if won else INTERRUPTED, markersize=4)
+    if not won:
+        words = f"{number_of(event, 'requests') or 0:.0f} requests in vain"
+        axes.text(at, -1.45, words, fontsize=5, color=INTERRUPTED, ha="center", clip_on=True, in_layout=False)

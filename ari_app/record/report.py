@@ -7,22 +7,23 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ari_app.dialog.waterfall import waterfall
 from ari_app.prices import UNCOUNTED
-from ari_app.record.archive import PastCall, number_of, text_of
+from ari_app.record.archive import PastCall
+from ari_app.record.events import Event, number_of, numbers_of, text_of
 from ari_app.texts import shown
-
-Event = dict[str, Any]
 
 BAR_WIDTH = 40
 CUT_SHORT = "the process ended before the call"
-STAGES = (
-    ("=", "understood", "speech_end_at", "transcript_at"),
-    ("-", "first word", "transcript_at", "first_token_at"),
-    ("~", "first sentence", "first_token_at", "first_sentence_at"),
-    ("+", "first speech", "first_sentence_at", "first_tts_byte_at"),
-    (">", "until heard", "first_tts_byte_at", "first_frame_at"),
-)
-"""Each stage of a turn: its sign, name, begin and end."""
+SIGNS = {
+    "silence window": ".",
+    "speech-to-text": "=",
+    "first word": "-",
+    "first sentence": "~",
+    "first speech": "+",
+    "on the line": ">",
+}
+"""Of the stages in a bar."""
 
 
 def table(calls: Iterable[PastCall]) -> list[str]:
@@ -47,7 +48,7 @@ def _row(call: PastCall) -> tuple[str, ...]:
         call.number or "unknown",
         clock(call.seconds),
         str(call.turns),
-        f"{statistics.median(call.gaps_ms):.0f} ms" if call.gaps_ms else "",
+        f"{call.wait_ms:.0f} ms" if call.wait_ms is not None else "",
         _dollars(call.cost_usd, call.cost_is_partial, "≥ "),
         call.outcome or ("goes on" if call.goes_on else f"cut short: {CUT_SHORT}"),
     )
@@ -80,7 +81,7 @@ def story(call: PastCall, events: Sequence[Event]) -> list[str]:
                 lines.append(_said(begin_of(event, began), "bot", words))
                 began = None
             case "turn_timed":
-                lines += _waterfall({name: number_of(event, name) for name in event})
+                lines += _waterfall(numbers_of(event))
             case _:
                 lines += _remark(event)
     lines.append("")
@@ -162,17 +163,18 @@ def _said(at: float | None, who: str, text: str) -> str:
 
 def _waterfall(turn: Event) -> list[str]:
     """The stages of one answer as a bar, and in numbers."""
-    stages = [
-        (sign, name, (turn[end] - turn[begin]) * 1000)
-        for sign, name, begin, end in STAGES
-        if turn.get(begin) is not None and turn.get(end) is not None
-    ]
-    total_ms = sum(ms for *_, ms in stages)
-    if total_ms <= 0:
+    fall = waterfall(turn)
+    whole_ms = sum(stage.ms for stage in fall.stages)
+    if whole_ms <= 0:
         return []
-    bar = "".join(sign * round(max(ms, 0) / total_ms * BAR_WIDTH) for sign, _, ms in stages)
-    told = ", ".join(f"{name} {ms:.0f}" for _, name, ms in stages)
-    return [f"{'':16}{bar}  {total_ms:.0f} ms: {told}"]
+    bar = "".join(SIGNS[stage.name] * round(stage.ms / whole_ms * BAR_WIDTH) for stage in fall.stages)
+    heard = "not heard" if fall.wait_ms is None else f"{fall.wait_ms} ms"
+    told = ", ".join(f"{stage.name} {stage.ms}" for stage in fall.stages)
+    lines = [f"{'':16}{bar}  {heard}: {told}"]
+    if fall.ahead:
+        ready = ", ".join(f"{stage.name} at {stage.end_ms}" for stage in fall.ahead)
+        lines.append(f"{'':16}in the silence window: {ready}")
+    return lines
 
 
 def stats(calls: Sequence[PastCall]) -> list[str]:

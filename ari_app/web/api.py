@@ -17,6 +17,7 @@ from ari_app.errors import AriAppError, ConfigError, DiskTooSlow, EngineError, L
 from ari_app.guard import is_number
 from ari_app.live import LiveCalls, TooManyWatchers
 from ari_app.record.archive import Archive, read_events
+from ari_app.record.events import with_stages
 from ari_app.record.folder import AUDIO
 from ari_app.record.reader import Reader
 from ari_app.web.access import read_body
@@ -194,7 +195,7 @@ class Api:
     async def _recorded(self, request: web.Request) -> web.Response:
         def read() -> tuple[str, list[dict[str, Any]]]:
             folder = self._folder(request)
-            return folder.name, read_events(folder)
+            return folder.name, [with_stages(event) for event in read_events(folder)]
 
         name, events = await self._disk.read(read)
         return web.json_response({"name": name, "events": events})

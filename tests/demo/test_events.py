@@ -38,11 +38,12 @@ def test_stages_that_were_not_reached_are_left_out() -> None:
     }
 
 
-def test_the_waterfall_of_realtime_has_fewer_stages() -> None:
+def test_the_waterfall_of_realtime_has_fewer_stages_and_their_own_order() -> None:
     timed = {**TIMED, "transcript_at": None, "first_sentence_at": None, "first_token_at": 11.41}
     assert delays_ms(timed) == {
         "silence window": 1000,
-        "first word": 410,
+        "first speech": 400,
+        "first word": 10,
         "on the line": 10,
         "total": 1420,
     }

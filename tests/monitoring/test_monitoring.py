@@ -97,7 +97,24 @@ def test_what_happened_is_counted() -> None:
     }
     assert {name: figures[name] for name in expected} == expected
     assert figures["ari_app_turn_gap_seconds_sum"] == pytest.approx(1.02)
-    assert figures['ari_app_stage_seconds_sum{stage="playout"}'] == pytest.approx(0.22)
+    assert figures['ari_app_stage_seconds_sum{stage="silence_window"}'] == pytest.approx(1.0)
+    assert figures['ari_app_stage_seconds_sum{stage="on_the_line"}'] == pytest.approx(0.02)
+    assert figures['ari_app_stage_end_seconds_sum{stage="speech_to_text"}'] == pytest.approx(0.5)
+
+
+def test_the_stages_add_up_to_the_wait_in_both_modes() -> None:
+    metrics = Metrics()
+    call: Any = object.__new__(Call)
+    observe = metrics.begin(call, {"direction": "inbound"})
+    observe(ports.TurnTimed(1, 10.0, 11.0, 10.5, 10.6, 10.7, 10.8, 11.02))
+    observe(ports.TurnTimed(2, 20.0, 20.5, None, 21.297, None, 21.294, 21.301))
+    observe(ports.TurnTimed(3, 30.0, 30.5, 30.6))  # the caller heard no answer
+    figures = series(metrics.exposition().decode())
+    stages = {name: value for name, value in figures.items() if "stage_seconds_sum" in name}
+    assert sum(stages.values()) == pytest.approx(figures["ari_app_turn_gap_seconds_sum"])
+    assert figures["ari_app_turn_gap_seconds_count"] == 2
+    counts = {value for name, value in figures.items() if "stage_seconds_count" in name}
+    assert len(stages) == 6 and counts == {2}
 
 
 @pytest.mark.parametrize("expression", [*EXPRESSIONS, RULES])

@@ -179,7 +179,10 @@ function controls(call) {
     return make("form", {
       onsubmit: async (event) => {
         event.preventDefault();
-        if (await act(`${path}/${name}`, body(field.value))) field.value = "";
+        const sent = field.value;
+        if (!(await act(`${path}/${name}`, body(sent)))) return;
+        const shown = $("detail").querySelector(`input[name="${name}"]`);  // drawn anew meanwhile, perhaps
+        if (shown?.value === sent) shown.value = "";
       },
     }, field, make("button", { class: "quiet" }, button));
   };
