@@ -384,7 +384,6 @@ class Pipeline:
     async def _failed(self, turn: Turn, error: EngineError) -> None:
         """Tell the caller, and give up when trying again is no use; the last words are not interrupted."""
         self._failures += 1
-        logger.warning("turn %d: %s", turn.number, error)
         self._report(EngineFailed(turn.number, error.stage, error.message, error.permanent, error.kind))
         if not self._may_speak(turn):
             return  # the caller went on; the later turn will see for itself
