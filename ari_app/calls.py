@@ -172,8 +172,8 @@ class Calls:
             call = self.new(caller_channel_id=channel.id, about=about)
             number = channel.caller_number if self._config.debug else mask_number(channel.caller_number)
             logger.info(
-                "call %s from %.64s to %.64r, channel %s, SIP Call-ID %.128s",
-                *(call.call_id, number or "unknown", called, channel.id, channel.protocol_id),
+                "call %s from %.64s to %.64r, channel %s (%.80s), SIP Call-ID %.128s",
+                *(call.call_id, number or "unknown", called, channel.id, channel.name, channel.protocol_id),
             )
             self.start(call)
 
@@ -305,7 +305,10 @@ class Calls:
 
     def call_out(self, number: str, dial: Dial, observers: Sequence[Observer] = ()) -> Call:
         """A call to `number`, for `hold`."""
-        return self.new(dial=dial, about={"direction": "outbound", "to": number}, observers=observers)
+        call = self.new(dial=dial, about={"direction": "outbound", "to": number}, observers=observers)
+        shown = number if self._config.debug else mask_number(number)
+        logger.info("call %s to %s, channel %s", call.call_id, shown, call.far_id)
+        return call
 
     def place(self, number: str) -> str:
         """Call `number` in the background; returns the call's id.

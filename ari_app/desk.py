@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from ari_app.calls import Calls
 from ari_app.dialog.phrasebook import Sentence
 from ari_app.errors import NoSuchCall
+
+logger = logging.getLogger(__name__)
 
 
 class Desk:
@@ -20,6 +24,7 @@ class Desk:
     def hang_up(self, call_id: str) -> None:
         """End it from our side."""
         self._calls.find(call_id).call.hang_up("hung up by an operator")
+        logger.info("an operator hangs up call %s", call_id)
 
     def transfer(self, call_id: str, extension: str) -> None:
         """Give the caller back to the dialplan, which finds `extension` in ARI_APP_TRANSFER."""
@@ -27,11 +32,13 @@ class Desk:
         if not call.is_inbound:
             raise NoSuchCall(f"call {call_id} is outbound: only callers can be transferred")
         call.transfer(extension)
+        logger.info("an operator transfers call %s to %s", call_id, extension)
 
     def pause_recording(self, call_id: str, paused: bool) -> None:
         """Keep nothing from now on, or go on."""
         if not self._calls.find(call_id).call.recording.pause(paused):
             raise NoSuchCall(f"call {call_id} is not recorded")
+        logger.info("an operator %s the recording of call %s", "pauses" if paused else "resumes", call_id)
 
     async def say(self, call_id: str, text: str) -> None:
         """Say a sentence in the bot's name, after what is being said now.
@@ -45,3 +52,4 @@ class Desk:
             raise NoSuchCall(f"call {call_id} has no voice of its own: MODE is echo")
         if not announcer.say(Sentence(text, await render(text))):
             raise NoSuchCall(f"call {call_id} is not in conversation")
+        logger.info("an operator lets the bot say a sentence in call %s", call_id)

@@ -18,6 +18,7 @@ import wave
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ LOUD = 4000
 """A sample above this is of a click."""
 APART_S = 0.4
 """Clicks are further apart than this, and than their way there and back."""
+FEW = 3
+"""So many clicks tell where they stand, though a packet may be late at one of them."""
 PATIENCE_S = 30.0
 """For the call to be answered."""
 
@@ -166,9 +169,9 @@ class Alignment:
 
     @property
     def drift_ms(self) -> dict[str, float]:
-        """By distance: how much it changes at most after the first click."""
+        """By distance: how much it has changed from the first few clicks to the last few."""
         distances = {"beside": self.beside_ms, "caller": self.caller_off_ms, "bot": self.bot_off_ms}
-        return {name: max(abs(value - values[0]) for value in values) for name, values in distances.items()}
+        return {name: abs(median(values[-FEW:]) - median(values[:FEW])) for name, values in distances.items()}
 
     @property
     def beside_ms(self) -> list[float]:

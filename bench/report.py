@@ -23,8 +23,8 @@ included. Times are from packet to packet. `own_ms` is the gap without what sile
 window, or the start of speculation plus the engine's delays, whichever is longer. "sequential" is
 `bench/sequential.py`. In `alignment` callers click every 2 s and an echo answers: `echo_ms` is the distance of both in
 the recording (what waits in the echo's queue grows when the machine is busy), `beside_ms` how much longer it is on the
-wire, a drift the most that a distance changes after the first click: that one, and the distances of the clicks on the
-caller's and on the bot's side, recorded against sent and arrived.
+wire. A drift is how much a distance has changed from the first three clicks to the last three: that one; of the clicks
+on the left, against when they were sent; of those on the right, against when they arrived.
 Columns: samples, then p50 · p95 · p99 · max."""
 MAX_SAMPLES = 20_000
 """Kept of one measure in the JSON; of more, every n-th."""

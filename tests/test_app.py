@@ -170,7 +170,7 @@ async def test_all_lines_are_taken(asterisk: FakeAsterisk, caplog: pytest.LogCap
         assert served.bridge_of("1700000000.1") and served.bridge_of("1700000000.2")
         assert served.calls == 2
         asterisk.hang_up("1700000000.1")
-        await until(lambda: len(asterisk.bridges) == 1)
+        await until(lambda: len(asterisk.bridges) == len(served.app._calls) == 1)
         await served.call("1700000000.4")
     (line,) = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
     assert "2 lines are taken" in line

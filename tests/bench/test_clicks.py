@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.clicks import CLICK_SAMPLES, Caller, alignment, gaps, plan
+from bench.clicks import CLICK_SAMPLES, Alignment, Caller, alignment, gaps, plan
 
 
 def write(
@@ -40,7 +40,17 @@ def test_distances_are_told_by_the_sample(tmp_path: Path) -> None:
     assert found.bot_off_ms == pytest.approx([0, 10, 0], abs=1e-6)
     assert found.round_trip_ms == pytest.approx([30, 40, 30])
     assert found.beside_ms == pytest.approx([10, 5, 10])
-    assert found.drift_ms == pytest.approx({"beside": 5, "caller": 5, "bot": 10}, abs=1e-6)
+
+
+def test_a_drift_is_from_the_first_few_clicks_to_the_last_few() -> None:
+    late_packet = 500.0
+    found = Alignment(
+        echo_ms=[20.0] * 9,
+        caller_off_ms=[0, 1, 0, 5, 9, 9, 12, 11, 12],
+        bot_off_ms=[0, late_packet, 0, 0, 0, 0, 0, 0, late_packet],
+        round_trip_ms=[30, 31, 30, 30, 30, 30, 24, 25, 25],
+    )
+    assert found.drift_ms == {"beside": 5, "caller": 12, "bot": 0}
 
 
 @pytest.mark.parametrize("missing", [0, 1])

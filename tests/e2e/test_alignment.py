@@ -6,7 +6,6 @@ The ten minutes' case is `./scripts/bench --only alignment`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
@@ -63,14 +62,9 @@ async def test_clicks_are_recorded_when_they_were_heard_and_sent(
         assert len(call["sent_at"]) == 20, kind
         clicks = alignment(folder / "full_call.wav", call["sent_at"], call["heard_at"])
         astray_ms = FRAME_MS + NOTICED_MS * bool(KINDS[kind].clock_ppm)
-        assert clicks.drift_ms["caller"] <= astray_ms, (kind, clicks)
-        # When a packet arrived is less sure than when it was due: the machine may have been busy.
-        assert changed_ms(clicks.bot_off_ms) <= FRAME_MS, (kind, clicks)
-        assert changed_ms(clicks.beside_ms) <= astray_ms, (kind, clicks)
-        # Each side has its place to a frame, so their distance is right to two.
+        drift_ms = clicks.drift_ms
+        assert drift_ms["caller"] <= astray_ms and drift_ms["beside"] <= astray_ms, (kind, clicks)
+        assert drift_ms["bot"] <= FRAME_MS, (kind, clicks)
+        # Each side has its place to a frame, so distances are right to two; also of clicks on a busy machine.
+        assert max(map(abs, clicks.caller_off_ms)) <= 2 * FRAME_MS, (kind, clicks)
         assert abs(median(clicks.beside_ms)) <= 2 * FRAME_MS, (kind, clicks)
-
-
-def changed_ms(distances: Sequence[float]) -> float:
-    """From the first few to the last few."""
-    return abs(median(distances[-3:]) - median(distances[:3]))

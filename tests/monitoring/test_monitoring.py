@@ -80,6 +80,7 @@ def a_day_of_calls() -> Metrics:
     metrics.refused("busy")
     metrics.connected()
     metrics.swept(2)
+    metrics.show({"calls": 1, "max_calls": 9, "registered": True, "engines": {"chat": {"primary": True}}}, 3)
     return metrics
 
 

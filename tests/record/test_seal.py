@@ -111,7 +111,11 @@ def test_a_sealed_recording_can_be_played(tmp_path: Path) -> None:
         assert reader.readframes(10**6) == bytes(range(200)) * 4
 
 
-@pytest.mark.parametrize("key", ["", "age1nonsense", "ssh-ed25519 AAAA", str(IDENTITY)])
+@pytest.mark.parametrize(
+    "key",
+    ["", "age1nonsense", "ssh-ed25519 AAAA", str(IDENTITY)],
+    ids=["nothing", "nonsense", "ssh", "the private one"],
+)
 def test_what_is_no_key_is_said(key: str) -> None:
     with pytest.raises(ConfigError, match="age-keygen"):
         seal_for(key)
