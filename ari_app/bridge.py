@@ -17,7 +17,7 @@ from ari_app.audio.format import FRAME_BYTES, SAMPLE_BYTES, SILENT_FRAME, TELEPH
 from ari_app.audio.resample import StreamResampler
 from ari_app.dialog.manner import PipelineSettings
 from ari_app.dialog.pipeline import Pipeline
-from ari_app.dialog.ports import BargeIn, Brain, Fact
+from ari_app.dialog.ports import BargeIn, Brain, EngineFailed, Fact
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings
 from ari_app.openai_api.realtime import RealtimeBrain
@@ -160,6 +160,8 @@ class AudioBridge(ABC):
         if isinstance(fact, BargeIn):
             while self.recv_pcm():
                 pass  # what the caller spoke over is not to be heard any more
+        elif isinstance(fact, EngineFailed):
+            logger.warning("turn %d: %s failed: %s", fact.turn, fact.stage, fact.message)
         if self._on_fact:
             self._on_fact(fact)
 

@@ -348,7 +348,7 @@ class Call:
     def _on_fact(self, fact: ports.Fact) -> None:
         fact = self.recording.push_fact(fact)  # from here on nobody knows the words of a pause
         if isinstance(fact, ports.EngineFailed):
-            logger.warning("turn %d: %s failed: %s", fact.turn, fact.stage, fact.message)
+            logger.warning("turn %d: %s failed: %s", fact.turn, fact.stage, fact.message)  # each once, here
         elif isinstance(fact, ports.GaveUp):
             self._give_up(fact.reason)
         elif isinstance(fact, ports.Concluded):
@@ -373,9 +373,8 @@ class Call:
 
     def _report_end(self, ending: Ending) -> None:
         counters = asdict(self._endpoint.counters) if self._endpoint is not None else {}
-        line = self._line.latest
-        heard = f"; line MOS {line.mos:.1f}, {line.lost_percent:.1f} % lost" if line else ""
-        logger.info("call ended: %s%s; rtp %s", ending, heard, counters)
+        line, unheard = self._line.latest, self._line.conclude(counters.get("received", 0))
+        logger.info("call ended: %s; line %s; rtp %s", ending, line or "unknown", counters)
         if line is not None:
             self._observe(LineHeard(line, final=True))
         self.recording.end(
@@ -383,9 +382,10 @@ class Call:
             by=ending.by,
             reason=str(ending),
             rtp=counters,
-            line={**asdict(line), "mos": round(line.mos, 2)} if line else None,
+            line=line.told() if line else None,
+            unheard=unheard,
         )
-        self._observe(Ended(ending, counters))
+        self._observe(Ended(ending, counters, unheard))
 
     async def _release(self) -> None:
         """Free everything, also when `run` was cancelled in the middle; first what waits for nobody."""

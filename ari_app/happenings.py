@@ -24,6 +24,8 @@ class Ended:
     ending: Ending
     rtp: Mapping[str, int] = field(default_factory=dict)
     """What `RtpCounters` counted."""
+    unheard: bool = False
+    """Nothing of the caller ever reached us, though the call went on for seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from ari_app.errors import AriError
 from ari_app.rtp.quality import LineQuality
 
+logger = logging.getLogger(__name__)
+
 FIRST_S, EVERY_S = 3.0, 10.0
 """When Asterisk is asked; RTCP reports come every 5 s."""
+
+UNHEARD_S = 2.0
+"""A caller's first packet comes at once; calls that end sooner tell nothing."""
+UNHEARD = (
+    "no audio came from the caller, not one packet: see firewall, NAT and EXTERNAL_ADDRESS (docs/trunk.md), "
+    "or their muted phone"
+)
 
 
 class Pulse:
@@ -61,9 +71,24 @@ class LineWatch:
         self.held = False
         """The far end put the call on hold."""
         self.latest: LineQuality | None = None
+        self._began_at: float | None = None
+
+    def conclude(self, received: int) -> bool:
+        """The call is over. True, and a warning, when nothing ever came from the caller.
+
+        Args:
+            received: packets from Asterisk, which hands on what it gets of the caller, and no more.
+        """
+        if self._began_at is None or received:
+            return False
+        unheard = asyncio.get_running_loop().time() - self._began_at >= UNHEARD_S
+        if unheard:
+            logger.warning(UNHEARD)
+        return unheard
 
     async def run(self) -> None:
         """For ever."""
+        self._began_at = asyncio.get_running_loop().time()
         delay_s = FIRST_S
         while True:
             await asyncio.sleep(delay_s)

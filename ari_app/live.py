@@ -12,7 +12,7 @@ import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -166,7 +166,7 @@ class LiveCalls:
                 seen.stage = what.stage
                 self._tell("call", call.call_id, summary=seen.summary())
             elif isinstance(what, LineHeard):
-                seen.line = {**asdict(what.quality), "mos": round(what.quality.mos, 2)}
+                seen.line = what.quality.told()
                 self._tell("call", call.call_id, summary=seen.summary())
             elif isinstance(what, RecordingFailed):
                 self.changed(call.call_id)

@@ -5,11 +5,11 @@ Nothing in a label comes from a caller: their number of values is bounded.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
-from itertools import product
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Any, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,14 +27,9 @@ from ari_app.ari.outcome import Outcome
 from ari_app.call import Call
 from ari_app.dialog import ports
 from ari_app.dialog.waterfall import STAGES, waterfall
-from ari_app.errors import (
-    EngineError,
-    EngineRejected,
-    EngineTimeout,
-    EngineUnavailable,
-    EngineUnreachable,
-)
+from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnavailable, EngineUnreachable
 from ari_app.happenings import Ended, Happening, LineHeard, Observer, Progress, RecordingFailed
+from ari_app.rtp.receive import RtpCounters
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -42,16 +37,24 @@ GAP_BUCKETS_S = (0.2, 0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 4.
 STAGE_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
 CALL_BUCKETS_S = (5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 LAG_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+LOSS_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 MOS_BUCKETS = (1.5, 2.0, 2.5, 3.0, 3.5, 3.8, 4.0, 4.2, 4.3, 4.4, 4.5)
 
 LABELS = {name: name.replace(" ", "_").replace("-", "_") for name, _ in STAGES}
 """Of each stage of a turn's waterfall, by its name."""
-
-
+DIRECTIONS = ("inbound", "outbound")
+SIDES = ("far", "us", "asterisk")
+REFUSALS = ("busy", "overloaded", "stopping")
+ENGINE_ERRORS = (EngineError, EngineUnreachable, EngineUnavailable, EngineTimeout, EngineRejected)
 ENGINE_STAGES = ("speech-to-text", "chat", "text-to-speech", "realtime", "conversation")
-ENGINE_FAULTS = tuple(
-    kind.kind for kind in (EngineError, EngineUnreachable, EngineUnavailable, EngineTimeout, EngineRejected)
-)
+
+Figure = TypeVar("Figure", Counter, Histogram)
+
+
+def _born(figure: Figure, labels: Mapping[str, Iterable[str]]) -> Figure:
+    for values in itertools.product(*labels.values()) if labels else ():
+        figure.labels(*map(str, values))
+    return figure
 
 
 class Metrics:
@@ -59,76 +62,88 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+
         self._make_gauges(registry)
+        self._make_call_figures()
+        self._make_turn_figures()
+        self._make_engine_figures()
+        self._make_line_figures()
+        self._recordings_failed = self._counter("recordings_failed", "Calls whose recording is not whole")
+        self._connections = self._counter("ari_connections", "Times Asterisk took the application")
+        self._swept = self._counter("swept", "Channels and bridges of dead calls taken down")
+        self._lag = self._histogram("loop_lag_seconds", "How late the event loop was", LAG_BUCKETS_S)
 
-        def counter(name: str, what: str, labels: Iterable[str] = ()) -> Counter:
-            return Counter(f"ari_app_{name}", what, labels, registry=registry)
+    def _counter(self, name: str, what: str, **labels: Iterable[str]) -> Counter:
+        """All values of the labels count from 0 on: Prometheus sees no increase in what begins with 1."""
+        return _born(Counter(f"ari_app_{name}", what, [*labels], registry=self.registry), labels)
 
-        def histogram(
-            name: str, what: str, buckets: Iterable[float], labels: Iterable[str] = ()
-        ) -> Histogram:
-            return Histogram(f"ari_app_{name}", what, labels, buckets=tuple(buckets), registry=registry)
-
-        self._calls = counter("calls", "Calls that are over", ["direction", "outcome", "ended_by"])
-        self._refused = counter("calls_refused", "Callers that were not taken", ["reason"])
-        self._lasted = histogram("call_seconds", "From begin to end of a call", CALL_BUCKETS_S, ["direction"])
-        self._turns = counter("turns", "Turns of callers", ["result"])
-        self._gap = histogram("turn_gap_seconds", "Caller's last word to bot's first", GAP_BUCKETS_S)
-        self._stages = histogram(
-            "stage_seconds", "What each stage added to the wait", STAGE_BUCKETS_S, ["stage"]
+    def _histogram(
+        self, name: str, what: str, buckets: Iterable[float], **labels: Iterable[str]
+    ) -> Histogram:
+        return _born(
+            Histogram(f"ari_app_{name}", what, [*labels], buckets=tuple(buckets), registry=self.registry),
+            labels,
         )
-        self._ready = histogram(
+
+    def _make_call_figures(self) -> None:
+        self._calls = self._counter(
+            "calls", "Calls that are over", direction=DIRECTIONS, outcome=[*Outcome], ended_by=SIDES
+        )
+        self._refused = self._counter("calls_refused", "Callers that were not taken", reason=REFUSALS)
+        self._unheard = self._counter(
+            "calls_without_caller_audio", "Calls in which not one packet came from the caller"
+        )
+        self._lasted = self._histogram(
+            "call_seconds", "From begin to end of a call", CALL_BUCKETS_S, direction=DIRECTIONS
+        )
+
+    def _make_turn_figures(self) -> None:
+        self._turns = self._counter("turns", "Turns of callers", result=("understood", "not_understood"))
+        self._gap = self._histogram("turn_gap_seconds", "Caller's last word to bot's first", GAP_BUCKETS_S)
+        self._stages = self._histogram(
+            "stage_seconds", "What each stage added to the wait", STAGE_BUCKETS_S, stage=LABELS.values()
+        )
+        self._ready = self._histogram(
             "stage_end_seconds",
             "From the caller's last word to the end of each stage, also where nobody waited for it",
             STAGE_BUCKETS_S,
-            ["stage"],
+            stage=LABELS.values(),
         )
-        self._barge_ins = counter("barge_ins", "Speech over the bot", ["result"])
-        self._speculated = counter("speculations", "Answers begun in a pause", ["result"])
-        self._speculative_requests = counter(
-            "speculative_requests", "Requests for answers begun in a pause", ["result"]
+        self._barge_ins = self._counter("barge_ins", "Speech over the bot", result=("confirmed", "resumed"))
+        self._speculated = self._counter("speculations", "Answers begun in a pause", result=("won", "lost"))
+        self._speculative_requests = self._counter(
+            "speculative_requests", "Requests for answers begun in a pause", result=("won", "lost")
         )
-        self._failed = counter("engine_failures", "Failed requests to engines", ["stage", "kind"])
-        self._tokens = counter(
-            "engine_tokens", "What engines took, by kind: tokens, characters, audio_ms", ["model", "kind"]
-        )
-        self._requests = counter("engine_requests", "Requests of calls", ["stage", "model", "cost"])
-        self._cost = counter("engine_cost_usd", "Of requests with known cost", ["model"])
-        self._rtp = counter(
-            "rtp_packets", "Between Asterisk and the application, of calls that are over", ["kind"]
-        )
-        self._mos = histogram("caller_mos", "Of the caller's line; see ari_app/rtp/quality.py", MOS_BUCKETS)
-        self._jitter = histogram("caller_jitter_seconds", "Of the caller's packets", STAGE_BUCKETS_S)
-        self._loss = histogram(
-            "caller_loss_ratio",
-            "Packets lost on the caller's line",
-            (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
-        )
-        self._recordings_failed = counter("recordings_failed", "Calls whose recording is not whole")
-        self._connections = counter("ari_connections", "Times Asterisk took the application")
-        self._swept = counter("swept", "Channels and bridges of dead calls taken down")
-        self._lag = histogram("loop_lag_seconds", "How late the event loop was", LAG_BUCKETS_S)
-        self._begin_at_zero()
 
-    def _begin_at_zero(self) -> None:
-        """A series that is born with its first event hides that event from `increase`."""
-        for direction, outcome, by in product(("inbound", "outbound"), Outcome, ("far", "us", "asterisk")):
-            self._calls.labels(direction, str(outcome), by)
-        for stage, kind in product(ENGINE_STAGES, ENGINE_FAULTS):
-            self._failed.labels(stage, kind)
-        for known, labels in (
-            (self._refused, ("busy", "overloaded", "stopping")),
-            (self._turns, ("understood", "not_understood")),
-            (self._barge_ins, ("confirmed", "resumed")),
-            (self._speculated, ("won", "lost")),
-            (self._speculative_requests, ("won", "lost")),
-        ):
-            for label in labels:
-                known.labels(label)
+    def _make_engine_figures(self) -> None:
+        self._failed = self._counter(
+            "engine_failures",
+            "Failed requests to engines",
+            stage=ENGINE_STAGES,
+            kind=[error.kind for error in ENGINE_ERRORS],
+        )
+        # Models are the operator's choice, so these begin with their first request.
+        self._tokens = self._counter(
+            "engine_tokens", "What engines took, by kind: tokens, characters, audio_ms", model=(), kind=()
+        )
+        self._requests = self._counter("engine_requests", "Requests of calls", stage=(), model=(), cost=())
+        self._cost = self._counter("engine_cost_usd", "Of requests with known cost", model=())
+
+    def _make_line_figures(self) -> None:
+        self._rtp = self._counter(
+            "rtp_packets",
+            "Between Asterisk and the application, of calls that are over",
+            kind=[field.name for field in fields(RtpCounters)],
+        )
+        self._mos = self._histogram(
+            "caller_mos", "Estimated for the caller's line; see ari_app/rtp/quality.py", MOS_BUCKETS
+        )
+        self._jitter = self._histogram("caller_jitter_seconds", "Of the caller's packets", STAGE_BUCKETS_S)
+        self._loss = self._histogram("caller_loss_ratio", "Packets lost on the caller's line", LOSS_BUCKETS)
 
     def _make_gauges(self, registry: CollectorRegistry) -> None:
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=registry)
         Gauge("ari_app_info", "Version of the application", ["version"], registry=registry).labels(
             __version__
         ).set(1)
@@ -183,11 +198,12 @@ class Metrics:
             if isinstance(what, Ended):
                 ending = what.ending
                 self._calls.labels(direction, str(ending.outcome), ending.by).inc()
+                self._unheard.inc(what.unheard)
                 self._lasted.labels(direction).observe(time.monotonic() - began_at)
                 for kind, count in what.rtp.items():
                     self._rtp.labels(kind).inc(count)
             elif isinstance(what, LineHeard):
-                if what.final:
+                if what.final and what.quality.mos is not None:
                     self._mos.observe(what.quality.mos)
                     self._jitter.observe(what.quality.jitter_ms / 1000)
                     self._loss.observe(what.quality.lost_percent / 100)

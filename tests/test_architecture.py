@@ -52,7 +52,9 @@ ALLOWED: dict[str, set[str]] = {
     "load": set(),
     "line": {"errors", "rtp.quality"},
     "happenings": {"ari.outcome", "dialog.ports", "rtp.quality"},
-    "metrics": {"errors", "ari.outcome", "call", "happenings", "dialog.ports", "dialog.waterfall"},
+    "metrics": {
+        *("errors", "call", "happenings", "dialog.ports", "dialog.waterfall", "ari.outcome", "rtp.receive"),
+    },
     "traces": {"errors", "call", "happenings", "dialog.ports", "dialog.waterfall", "ari.outcome", "metrics"},
     "live": {"call", "happenings", "dialog.ports", "record.events"},
     "desk": {"errors", "calls", "dialog.phrasebook"},

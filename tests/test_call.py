@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from ari_app import call as call_module
+from ari_app import line
 from ari_app.ari import transport
 from ari_app.ari.client import AriClient
 from ari_app.ari.events import Event, StasisStart, parse_event
@@ -724,6 +725,36 @@ async def test_an_observer_that_fails_disturbs_nobody(bench: Bench, caplog: pyte
     assert (await ended(running)).outcome is Outcome.ANSWERED
     assert isinstance(bench.seen[-1], Ended), "the others are told all the same"
     assert "a fault of ours" in caplog.text
+
+
+# --- one-way audio -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+async def test_a_call_in_which_nothing_came_from_the_caller_is_named(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, speaks: bool
+) -> None:
+    monkeypatch.setattr(line, "UNHEARD_S", 0.05)
+    call, running = bench.call_in(ScriptedBrain())
+    await bench.talking()
+    if speaks:
+        media_of(bench.asterisk, call.media_id).say(frame(1000))
+    await asyncio.sleep(0.1)
+    bench.asterisk.hang_up(CALLER)
+    await ended(running)
+    over = next(what for what in bench.seen if isinstance(what, Ended))
+    assert over.unheard is not speaks
+    warned = [r for r in caplog.records if r.levelname == "WARNING" and "no audio came from the" in r.message]
+    assert len(warned) == (0 if speaks else 1)
+
+
+async def test_a_short_call_is_not_called_unheard(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    _, running = bench.call_in(ScriptedBrain())
+    await bench.talking()
+    bench.asterisk.hang_up(CALLER)
+    await ended(running)
+    assert not any(what.unheard for what in bench.seen if isinstance(what, Ended))
+    assert "no audio came" not in caplog.text
 
 
 # --- brains that fail --------------------------------------------------------------------------------

@@ -209,6 +209,22 @@ def test_the_median_wait_is_served_with_the_call(tmp_path: Path, capsys: pytest.
     assert "1750 ms" in calls(capsys, tmp_path)[1]
 
 
+def test_a_call_without_a_sound_of_the_caller_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = Recorder(
+        tmp_path / "serve_20261101-120007_000000000007",
+        settings=RecorderSettings(),
+        started_at=100.0,
+        about={"call": "000000000007", "direction": "inbound"},
+    )
+    recorder.note("ended", outcome="answered", reason="hung up", line={"mos": None}, unheard=True)
+    recorder.close()
+    assert "no audio came from the caller" in calls(capsys, tmp_path, "show", "000000000007")[1]
+    leave_call(tmp_path, 1)
+    assert "no audio" not in calls(capsys, tmp_path, "show", "000000000001")[1]
+
+
 def test_statistics_over_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(1, 5):
         leave_call(tmp_path, number, gap_s=number)

@@ -50,6 +50,8 @@ class PastCall:
     cost_is_partial: bool
     """Something had no known cost: the call cost more."""
     mos: float | None
+    unheard: bool = False
+    """Nothing came from the caller, not one packet."""
     sealed: bool = False
     """Only the owner of the private key can read it; the rest is unknown."""
     goes_on: bool = False
@@ -149,6 +151,7 @@ def summary(name: str, events: Sequence[Event]) -> PastCall | None:
         cost_usd=next((cost for cost in reversed(costs) if cost is not None), None),
         cost_is_partial=any(number_of(event, "cost_usd") is None for event in used),
         mos=number_of(line, "mos") if isinstance(line, dict) else None,
+        unheard=ended.get("unheard") is True,
     )
 
 

@@ -87,6 +87,8 @@ def story(call: PastCall, events: Sequence[Event]) -> list[str]:
     lines.append("")
     if call.mos is not None:
         lines.append(f"Line: MOS {call.mos:.1f}")
+    if call.unheard:
+        lines.append("Line: no audio came from the caller, not one packet")
     lines += _costs(call, events)
     lines.append("It goes on." if call.goes_on else f"Ended: {call.reason or CUT_SHORT}")
     return lines

@@ -9,7 +9,7 @@ ITU-T G.113. Then MOS = 1 + 0.035 R + 7e-6 R (R - 60) (100 - R).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 R_DEFAULT = 93.2
@@ -49,10 +49,20 @@ class LineQuality:
     round_trip_ms: float
 
     @property
-    def mos(self) -> float:
-        """The worse direction's, with a jitter buffer of twice the jitter."""
+    def mos(self) -> float | None:
+        """The worse direction's, with a jitter buffer of twice the jitter; None: one of them carried nothing."""
+        if self.received <= 0 or self.sent <= 0:
+            return None
         delay_ms = self.round_trip_ms / 2 + 2 * self.jitter_ms + OWN_DELAY_MS
         return mos(delay_ms=delay_ms, loss_percent=max(self.lost_percent, self.lost_percent_there))
+
+    def __str__(self) -> str:
+        mos = "unknown" if self.mos is None else f"{self.mos:.1f}"
+        return f"MOS {mos}, {self.lost_percent:.1f} % lost"
+
+    def told(self) -> dict[str, float | None]:
+        """As JSON."""
+        return {**asdict(self), "mos": None if self.mos is None else round(self.mos, 2)}
 
 
 def parse_quality(reply: Mapping[str, Any]) -> LineQuality:

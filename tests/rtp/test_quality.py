@@ -35,8 +35,16 @@ def test_asterisk_s_figures_are_read() -> None:
 
 def test_a_round_trip_of_eighteen_hours_is_none() -> None:
     """As Asterisk 22 was seen to report on loopback."""
-    assert parse_quality({"rxcount": 100, "rtt": 65535.999984}).round_trip_ms == 0
-    assert parse_quality({"rxcount": 100, "rtt": 65535.999984}).mos > 4.3
+    quality = parse_quality({"rxcount": 100, "txcount": 100, "rtt": 65535.999984})
+    assert quality.round_trip_ms == 0
+    assert quality.mos is not None and quality.mos > 4.3
+
+
+@pytest.mark.parametrize("counts", [{"rxcount": 0, "txcount": 1500}, {"rxcount": 1500, "txcount": 0}, {}])
+def test_a_direction_that_carries_nothing_has_no_quality(counts: dict[str, int]) -> None:
+    quality = parse_quality(counts)
+    assert quality.mos is None and quality.told()["mos"] is None
+    assert "MOS unknown" in str(quality)
 
 
 @given(
@@ -46,4 +54,6 @@ def test_a_round_trip_of_eighteen_hours_is_none() -> None:
     )
 )
 def test_whatever_asterisk_says_is_read(reply: dict[str, object]) -> None:
-    assert 1.0 <= parse_quality(reply).mos <= 4.5
+    quality = parse_quality(reply)
+    assert (quality.mos is None) == (quality.received <= 0 or quality.sent <= 0)
+    assert quality.mos is None or 1.0 <= quality.mos <= 4.5
