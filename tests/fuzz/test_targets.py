@@ -1,4 +1,4 @@
-"""Each fuzzing target with its seeds, what was once found, and some thousand inputs by chance. The rest: `./scripts/fuzz`."""
+"""Each fuzzing target with its seeds, what was once found, and some inputs by chance. The rest: `./scripts/fuzz`."""
 
 from __future__ import annotations
 
