@@ -39,6 +39,10 @@ SHOWN = (
 """Facts that a watcher is shown."""
 
 
+Waiting = asyncio.Queue[dict[str, Any]]
+"""What a watcher has not been told yet."""
+
+
 class TooManyWatchers(Exception):
     """More than `MAX_WATCHERS` at once."""
 
@@ -57,7 +61,15 @@ class _Seen:
     cost_usd: float | None = None
     cost_is_partial: bool = False
     events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
+    count: int = 0
+    """Of its events so far."""
     peaks: dict[str, float] = field(default_factory=lambda: {"caller": 0.0, "bot": 0.0})
+
+    @property
+    def recording(self) -> str:
+        """What becomes of its sound and words, or became."""
+        state = self.call.recording.state
+        return "kept" if self.stage == "over" and state in ("on", "paused") else state
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -65,7 +77,7 @@ class _Seen:
             "started": self.started,
             "seconds": round(time.monotonic() - self.began_at, 1),
             "stage": self.stage,
-            "recording": self.call.recording.state,
+            "recording": self.recording,
             "line": self.line,
             "cost_usd": self.cost_usd,
             "cost_is_partial": self.cost_is_partial,
@@ -79,7 +91,9 @@ class LiveCalls:
     def __init__(self) -> None:
         self._living: dict[str, _Seen] = {}
         self._over: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._queues: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._queues: set[Waiting] = set()
+        self._watchers = 0
+        """Those who were let go and have not gone yet included."""
 
     # --- watching
 
@@ -99,6 +113,13 @@ class LiveCalls:
         if (seen := self._living.get(call_id)) is not None:
             self._tell("call", call_id, summary=seen.summary())
 
+    def _recording_failed(self, call_id: str) -> None:
+        """It may be known only after the call, when the rest is written."""
+        self.changed(call_id)
+        if (over := self._over.get(call_id)) is not None:
+            over["recording"] = "failed"
+            self._tell("call", call_id, summary={k: v for k, v in over.items() if k != "events"})
+
     def levels(self) -> dict[str, dict[str, int]]:
         """How loud both sides of each call are now, in dBFS, by call id."""
         return {
@@ -107,24 +128,26 @@ class LiveCalls:
         }
 
     @contextlib.contextmanager
-    def watch(self) -> Iterator[asyncio.Queue[dict[str, Any]]]:
+    def watch(self) -> Iterator[Waiting]:
         """What happens from now on; the queue is shut when its reader is too slow.
 
         Raises:
             TooManyWatchers: come back later.
         """
-        if len(self._queues) >= MAX_WATCHERS:
+        if self._watchers >= MAX_WATCHERS:
             raise TooManyWatchers
-        waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_WAITING)
+        self._watchers += 1
+        waiting: Waiting = asyncio.Queue(MAX_WAITING)
         self._queues.add(waiting)
         self._tap()
         try:
             yield waiting
         finally:
+            self._watchers -= 1
             self._queues.discard(waiting)
             self._tap()
 
-    def is_watching(self, waiting: asyncio.Queue[dict[str, Any]]) -> bool:
+    def is_watching(self, waiting: Waiting) -> bool:
         """False once the reader was too slow."""
         return waiting in self._queues
 
@@ -169,7 +192,7 @@ class LiveCalls:
                 seen.line = what.quality.told()
                 self._tell("call", call.call_id, summary=seen.summary())
             elif isinstance(what, RecordingFailed):
-                self.changed(call.call_id)
+                self._recording_failed(call.call_id)
             elif isinstance(what, Ended):
                 seen.stage, seen.ending = "over", str(what.ending)
                 self._over[call.call_id] = {**seen.summary(), "events": list(seen.events)}
@@ -179,7 +202,9 @@ class LiveCalls:
                 call.tap = None
                 self._tell("call", call.call_id, summary=seen.summary())
             elif isinstance(what, SHOWN):
-                event = with_stages({"event": name_of(what), **values_of(what, started_at)})
+                seen.count += 1
+                values = {"event": name_of(what), "n": seen.count, **values_of(what, started_at)}
+                event = with_stages(values)
                 if isinstance(what, ports.EngineUsed):  # several in each turn: they are not kept
                     seen.cost_usd, seen.cost_is_partial = what.call_cost_usd, what.call_cost_is_partial
                     self._tell("call", call.call_id, summary=seen.summary())

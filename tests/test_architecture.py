@@ -57,7 +57,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "traces": {"errors", "call", "happenings", "dialog.ports", "dialog.waterfall", "ari.outcome", "metrics"},
     "live": {"call", "happenings", "dialog.ports", "record.events"},
-    "desk": {"errors", "calls", "dialog.phrasebook"},
+    "desk": {"errors", "logs", "calls", "dialog.phrasebook"},
     "web": {"errors", "guard", "desk", "live", "metrics", "record"},
     "app": {
         *(

@@ -121,6 +121,51 @@ async def test_a_watcher_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyP
         assert not live.is_watching(slow) and live.is_watching(quick)
 
 
+async def test_who_was_let_go_counts_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection still costs; who does not read could open any number of them."""
+    monkeypatch.setattr(live_module, "MAX_WATCHERS", 1)
+    monkeypatch.setattr(live_module, "MAX_WAITING", 1)
+    live = LiveCalls()
+    with live.watch() as slow:
+        for call_id in ("a1", "a2"):
+            live.begin(call(call_id), {"call": call_id, "direction": "inbound"})
+        assert not live.is_watching(slow)
+        with pytest.raises(TooManyWatchers), live.watch():
+            pass
+    with live.watch():
+        pass
+
+
+async def test_events_of_a_call_are_numbered() -> None:
+    """Whoever asked for them and follows them too can tell which ones it has."""
+    live = LiveCalls()
+    observe = live.begin(call(), {"call": "a1", "direction": "inbound"})
+    observe(ports.CallerSaid(1, "before", "en", b""))
+    with live.watch() as waiting:
+        observe(ports.CallerSaid(2, "after", "en", b""))
+        events = told(waiting)
+    detail = live.detail("a1")
+    assert detail is not None and [event["n"] for event in detail["events"]] == [1, 2]
+    assert [event["n"] for event in events] == [2]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("on", "kept"), ("paused", "kept"), ("off", "off"), ("failed", "failed")]
+)
+async def test_what_became_of_a_recording(before: str, after: str) -> None:
+    live, one = LiveCalls(), call()
+    observe = live.begin(one, {"call": "a1", "direction": "inbound"})
+    one.recording.state = before
+    assert live.summaries()[0]["recording"] == before
+    observe(Ended(Ending(Outcome.ANSWERED, "far", "hung up")))
+    assert live.summaries()[0]["recording"] == after
+    one.recording.state = "failed"
+    with live.watch() as waiting:
+        observe(RecordingFailed("its end could not be written"))
+        (message,) = told(waiting)
+    assert message["summary"]["recording"] == live.summaries()[0]["recording"] == "failed"
+
+
 async def test_levels_are_taken_only_while_somebody_looks() -> None:
     live, one = LiveCalls(), call()
     live.begin(one, {"call": "a1", "direction": "inbound"})

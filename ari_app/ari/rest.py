@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from ari_app.ari.faults import NO_ENDPOINT
 from ari_app.ari.transport import Transport
 from ari_app.errors import AriConflict, AriError, AriNotFound, AriUnreachable
 from ari_app.rtp.quality import LineQuality, parse_quality
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -145,7 +148,7 @@ class AriRest:
         """
         attempted = f"dial {_without_number(endpoint)}"
         try:
-            await self._call(
+            reply = await self._call(
                 attempted,
                 "channels",
                 "originate",
@@ -165,6 +168,11 @@ class AriRest:
             if error.message == NO_ENDPOINT:
                 raise AriNotFound(attempted, error.status, NO_ENDPOINT) from None
             raise
+        name, _, ending = _text(reply, "name").rpartition("-")  # of a Local channel it holds the number
+        logger.info(
+            "dialing by channel %s (%.80s), SIP Call-ID %.128s",
+            *(channel_id, f"{_without_number(name)}-{ending}", _text(reply, "protocol_id") or "unknown"),
+        )
 
     async def external_media(
         self, channel_id: str, external_host: str, format: str = "slin"
@@ -319,6 +327,11 @@ def _without_number(endpoint: str) -> str:
 
 def _object(reply: Any) -> Mapping[str, Any]:
     return reply if isinstance(reply, dict) else {}
+
+
+def _text(reply: Any, name: str) -> str:
+    value = _object(reply).get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _all(attempted: str, parse: Callable[[Any], T], reply: Any) -> list[T]:

@@ -95,6 +95,11 @@ class Announcer:
         self._brain.note_said(sentence.text)
         return True
 
+    @property
+    def waiting(self) -> int:
+        """Sentences that are not said to their end."""
+        return len(self._remarks)
+
     def hold(self, held: bool) -> None:
         """The far end holds the call, or takes it back: silence is as it should be meanwhile."""
         self._held = held

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import textwrap
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ari_app.audio.format import SAMPLE_BYTES
 from ari_app.dialog.waterfall import STAGES, Stage, waterfall
 from ari_app.errors import ConfigError
 from ari_app.record.archive import PastCall
 from ari_app.record.events import Event, number_of, numbers_of, text_of
 from ari_app.record.folder import AUDIO
+from ari_app.record.peaks import peaks_of
 from ari_app.record.report import begin_of
 from ari_app.texts import clean, one_line
 
@@ -47,9 +46,12 @@ def plot(call: PastCall, folder: Path, events: Sequence[Event], output: Path) ->
     except ImportError:
         raise ConfigError("plots need matplotlib: pip install 'ari_app[plot]'.") from None
     try:
-        seconds, caller, bot = _voices(folder / AUDIO)
+        peaks = peaks_of(folder / AUDIO, COLUMNS)
     except FileNotFoundError:
         raise ConfigError(f"{folder} holds no sound: it is sealed, or was not kept.") from None
+    except ValueError as fault:
+        raise ConfigError(f"{folder / AUDIO} is {fault}.") from None
+    seconds, caller, bot = peaks.seconds, peaks.caller, peaks.bot
     lasted = max(seconds, call.seconds, 1)  # the sound may have ended before the call
     width = min(max(lasted * INCHES_PER_S, LEAST_INCHES), MOST_INCHES)
     figure = Figure(figsize=(width, 5.2), layout="constrained")
@@ -66,27 +68,6 @@ def plot(call: PastCall, folder: Path, events: Sequence[Event], output: Path) ->
     waits.set_xlabel("seconds")
     waits.set_xlim(0, lasted)
     figure.savefig(output, dpi=120)
-
-
-def _voices(path: Path) -> tuple[float, Any, Any]:
-    """Length in seconds, and the peaks of both sides, 0 to 1."""
-    try:
-        with wave.open(str(path)) as sound:
-            rate_hz, form = sound.getframerate(), (sound.getnchannels(), sound.getsampwidth())
-            pcm = sound.readframes(sound.getnframes())
-    except (wave.Error, EOFError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{path} is no sound: {error or 'it is empty'}.") from None
-    if form != (2, SAMPLE_BYTES) or rate_hz <= 0:
-        raise ConfigError(
-            f"{path} is none of ours: {form[0]} channels of {8 * form[1]} bits at {rate_hz} Hz."
-        )
-    whole = len(pcm) // (2 * SAMPLE_BYTES) * 2 * SAMPLE_BYTES  # a kill may cut a frame
-    samples = np.frombuffer(pcm[:whole], "<i2").reshape(-1, 2)
-    if not len(samples):
-        return 0.0, np.zeros(1), np.zeros(1)
-    edges = np.linspace(0, len(samples), min(COLUMNS, len(samples)) + 1).astype(int)[:-1]
-    peaks = np.maximum.reduceat(np.abs(samples.astype(np.int32)), edges, axis=0) / 32768
-    return len(samples) / rate_hz, peaks[:, 0], peaks[:, 1]
 
 
 def _write_words(axes: Any, events: Sequence[Event]) -> None:

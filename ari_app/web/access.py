@@ -102,6 +102,45 @@ async def _carried_out(handler: Handler, request: web.Request) -> web.StreamResp
         return web.json_response({"error": "internal error"}, status=500)
 
 
+class Session:
+    """A browser that is logged in, until it logs out, is pushed out by newer ones, or for too long."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.name = f"session {secrets.token_hex(3)}"
+        """For the log."""
+        self._over = asyncio.Event()
+
+    @property
+    def lasts(self) -> bool:
+        """Its requests are welcome."""
+        return not self._over.is_set() and time.monotonic() < self.until
+
+    def end(self) -> None:
+        """Nothing of it is welcome any more."""
+        self._over.set()
+
+    async def ended(self) -> None:
+        """Wait until it is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(self.until - time.monotonic(), 0)):
+                await self._over.wait()
+
+
+SESSION = web.RequestKey("session", Session)
+
+
+def session_of(request: web.Request) -> Session | None:
+    """Of a request that was let in; None for one that brought the token."""
+    return request.get(SESSION)
+
+
+def who(request: web.Request) -> str:
+    """For the log."""
+    session = session_of(request)
+    return f"{session.name if session else 'a program with the token'} at {request.remote}"
+
+
 class Access:
     """Lets in who knows the token.
 
@@ -114,31 +153,32 @@ class Access:
     def __init__(self, token: str, names: Sequence[str] = ()) -> None:
         self._token = token.encode()
         self._names = frozenset(name.lower() for name in names)
-        self._sessions: dict[str, float] = {}
-        """Until when, by session."""
+        self._sessions: dict[str, Session] = {}
+        """By cookie."""
         self._wrong = asyncio.Lock()
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Guards every path but the open ones, and sets the headers of all answers."""
-        response: web.StreamResponse
-        if request.path not in PROBES and not self._is_called_by_name(request):
-            response = web.json_response(
-                {"error": "this host is not known by that name: add the name to WEB_NAMES"}, status=421
-            )
-        elif request.path in OPEN_PATHS or await self._is_welcome(request):
-            response = await _carried_out(handler, request)
-        elif "text/html" in request.headers.get("Accept", ""):
-            response = web.Response(status=303, headers={"Location": "/login"})
-        else:
-            response = web.json_response(
-                {"error": "a valid token is needed: Authorization: Bearer TOKEN"},
-                status=401,
-                headers={"WWW-Authenticate": 'Bearer realm="ari_app"'},
-            )
+        response = await _carried_out(lambda request: self._admitted(request, handler), request)
         if not response.prepared:
             response.headers.update({k: v for k, v in HEADERS.items() if k not in response.headers})
         return response
+
+    async def _admitted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path not in PROBES and not self._is_called_by_name(request):
+            return web.json_response(
+                {"error": "this host is not known by that name: add the name to WEB_NAMES"}, status=421
+            )
+        if request.path in OPEN_PATHS or await self._is_welcome(request):
+            return await handler(request)
+        if "text/html" in request.headers.get("Accept", ""):
+            return web.Response(status=303, headers={"Location": "/login"})
+        return web.json_response(
+            {"error": "a valid token is needed: Authorization: Bearer TOKEN"},
+            status=401,
+            headers={"WWW-Authenticate": 'Bearer realm="ari_app"'},
+        )
 
     def _is_called_by_name(self, request: web.Request) -> bool:
         """A program that sends a token is no browser that was led here by a page."""
@@ -153,11 +193,11 @@ class Access:
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return await self._is_token(given.strip())
-        session = request.cookies.get(COOKIE, "")
-        known = self._sessions.get(session, 0.0) > time.monotonic()
-        if request.method in ("GET", "HEAD"):
-            return known
-        return known and request.headers.get("X-Requested-With") == "console"
+        session = self._sessions.get(request.cookies.get(COOKIE, ""))
+        if session is None or not session.lasts:
+            return False
+        request[SESSION] = session
+        return request.method in ("GET", "HEAD") or request.headers.get("X-Requested-With") == "console"
 
     async def _is_token(self, given: str) -> bool:
         # Whatever was given, also half a character, which no encoding has.
@@ -176,16 +216,17 @@ class Access:
         given = body.get("token") if isinstance(body, dict) else None
         if not isinstance(given, str) or not await self._is_token(given):
             return web.json_response({"error": "that is not the token"}, status=401)
-        now = time.monotonic()
-        self._sessions = {session: until for session, until in self._sessions.items() if until > now}
+        self._sessions = {cookie: session for cookie, session in self._sessions.items() if session.lasts}
         while len(self._sessions) >= MAX_SESSIONS:
-            del self._sessions[min(self._sessions, key=self._sessions.__getitem__)]
-        session = secrets.token_urlsafe(32)
-        self._sessions[session] = now + SESSION_S
+            oldest = min(self._sessions, key=lambda cookie: self._sessions[cookie].until)
+            self._sessions.pop(oldest).end()
+        cookie, session = secrets.token_urlsafe(32), Session(time.monotonic() + SESSION_S)
+        self._sessions[cookie] = session
+        logger.info("%s at %s logged in", session.name, request.remote)
         response = web.json_response({"ok": True})
         response.set_cookie(
             COOKIE,
-            session,
+            cookie,
             max_age=SESSION_S,
             httponly=True,
             samesite="Strict",
@@ -194,8 +235,10 @@ class Access:
         return response
 
     async def logout(self, request: web.Request) -> web.StreamResponse:
-        """POST /logout: ends the session."""
-        self._sessions.pop(request.cookies.get(COOKIE, ""), None)
+        """POST /logout: ends the session, and with it its streams."""
+        if session := self._sessions.pop(request.cookies.get(COOKIE, ""), None):
+            session.end()
+            logger.info("%s logged out", session.name)
         response = web.json_response({"ok": True})
         response.del_cookie(COOKIE)
         return response

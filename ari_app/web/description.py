@@ -21,7 +21,13 @@ _NAME = {
     "schema": {"type": "string"},
     "description": "Name of the recording, or its call id",
 }
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
 _ERROR = {"$ref": "#/components/schemas/Error"}
+
+
+def _query(name: str, what: str, most: int) -> dict[str, Any]:
+    schema = {"type": "integer", "minimum": 1, "maximum": most}
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": what}
 
 
 def _answer(what: str, schema: dict[str, Any], media: str = JSON) -> dict[str, Any]:
@@ -40,7 +46,7 @@ def _errors(*codes: int) -> dict[str, Any]:
         422: "The number may not be called",
         429: "A limit is reached",
         502: "The text can't be spoken",
-        503: "The disk of the recordings does not answer",
+        503: "A disk does not answer or can't be written",
     }
     return {str(code): _answer(words[code], _ERROR) for code in (401, *codes)}
 
@@ -76,7 +82,13 @@ _TEXT = {"type": "string", "minLength": 1, "maxLength": 1000, "pattern": r"^[^\x
 
 _ACTIONS: tuple[tuple[str, str, str, dict[str, Any] | None, tuple[int, ...]], ...] = (
     ("hangup", "hangUp", "End it", None, ()),
-    ("say", "say", "Say a sentence in the bot's name, after what is being said", _object(text=_TEXT), (502,)),
+    (
+        "say",
+        "say",
+        "Say a sentence in the bot's name, after what is being said",
+        _object(text=_TEXT),
+        (429, 502),
+    ),
     (
         "transfer",
         "transfer",
@@ -106,7 +118,7 @@ PATHS: dict[str, Any] = {
             "Call a number, within the limits of the settings",
             ok=_answer("It is being dialed", _object(call={"type": "string"})),
             status=201,
-            errors=(400, 422, 429),
+            errors=(400, 422, 429, 503),
             body=_object(number=_TEXT),
         ),
     },
@@ -146,7 +158,8 @@ PATHS: dict[str, Any] = {
             "listRecordings",
             "The latest recorded calls",
             ok=_answer("Newest first", _object(recordings={**_LIST, "items": {"type": "object"}})),
-            errors=(503,),
+            errors=(400, 503),
+            parameters=(_query("limit", "How many", 200),),
         )
     },
     "/api/recordings/{name}": {
@@ -159,6 +172,18 @@ PATHS: dict[str, Any] = {
             ),
             errors=(404, 503),
             parameters=(_NAME,),
+        )
+    },
+    "/api/recordings/{name}/peaks": {
+        "get": _operation(
+            "showSound",
+            "How loud its sides are, for a picture of it: of each column the loudest sample, 0 to 1",
+            ok=_answer(
+                "The columns",
+                _object(seconds={"type": "number"}, caller=_NUMBERS, bot=_NUMBERS),
+            ),
+            errors=(400, 404, 503),
+            parameters=(_NAME, _query("columns", "How many, of a sound that is long enough", 4000)),
         )
     },
     "/api/recordings/{name}/audio": {
@@ -182,7 +207,7 @@ COMPONENTS: dict[str, Any] = {
                 stage={"type": "string"},
                 started={"type": "string", "format": "date-time"},
                 seconds={"type": "number"},
-                recording={"enum": ["off", "on", "paused", "failed"]},
+                recording={"enum": ["off", "on", "paused", "failed", "kept"]},
                 ending={"type": "string"},
                 line={"type": "object"},
                 cost_usd={"type": ["number", "null"]},

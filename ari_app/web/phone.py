@@ -14,6 +14,8 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from ari_app.web.access import session_of
+
 logger = logging.getLogger(__name__)
 
 USER = "browser"
@@ -81,6 +83,8 @@ class Phone:
                     asyncio.create_task(_hand_on(asterisk, browser)),
                     asyncio.create_task(_hand_on(browser, asterisk)),
                 ]
+                if session := session_of(request):
+                    ways.append(asyncio.create_task(session.ended()))
                 try:
                     await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
                 finally:

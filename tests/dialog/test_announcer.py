@@ -146,7 +146,7 @@ async def test_a_remark_follows_what_is_being_said_and_the_bot_knows_of_it() -> 
     outer, brain, pacer, facts = await reporting()
     pacer.play("answer", frame(100))
     pacer.finish("answer")
-    assert outer.say(Sentence("Two minutes left.", WORDS))
+    assert outer.waiting == 0 and outer.say(Sentence("Two minutes left.", WORDS)) and outer.waiting == 1
     assert play(outer, pacer, 4) == [frame(100), *[frame(3000)] * 3]
     assert brain.said == ["Two minutes left."]
     assert facts == [

@@ -142,7 +142,7 @@ class Channel:
             "id": self.id,
             "name": self.name,
             "state": self.state,
-            "protocol_id": "",
+            "protocol_id": f"{self.id}@127.0.0.1" if self.name.startswith("PJSIP/") else "",
             "caller": {"name": "", "number": self.number},
             "connected": {"name": "", "number": ""},
             "accountcode": "",
@@ -525,7 +525,9 @@ class FakeAsterisk:
         if place["endpoint"] in self.unknown_endpoints:
             raise Refused(500, "Allocation failed")
         self._check_new(place["channelId"])
-        channel = Channel(place["channelId"], f"{place['endpoint']}-1", "Down", dialled_app=place["app"])
+        channel = Channel(
+            place["channelId"], f"{place['endpoint']}-00000001", "Down", dialled_app=place["app"]
+        )
         channel.variables = dict((body or {}).get("variables", {}))
         self.channels[channel.id] = channel
         self.event(channel.id, "Dial", key="peer", dialstatus="")

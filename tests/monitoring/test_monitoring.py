@@ -141,8 +141,8 @@ def test_what_may_be_counted_is_there_from_the_beginning() -> None:
         name
         for name in series(a_day_of_calls().exposition().decode())
         if name.startswith("ari_app_")
-        and "model=" not in name
-        and "engine_available" not in name  # a state, which is known as soon as there are engines
+        and "model=" not in name  # what the operator chose
+        and "engine=" not in name
         and "_created" not in name
         and name not in figures
     ]

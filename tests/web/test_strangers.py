@@ -7,13 +7,17 @@ import json
 import logging
 import re
 import socket
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import aiohttp
 import pytest
 import uvloop
+from aiohttp import web
 
 from ari_app.web import access, api, door
+from ari_app.web.phone import Phone
 from ari_app.web.server import CONSOLE
 from tests.fakes.asterisk import until
 from tests.web.test_web import TOKEN, Operator, operator
@@ -331,3 +335,90 @@ def test_on_uvloop_too_the_door_counts_and_ends_connections(
         server.close()
 
     uvloop.run(knock())
+
+
+# --- sessions that end
+
+
+@pytest.mark.parametrize("how", ["logged out", "pushed out", "over"])
+async def test_the_end_of_a_session_is_the_end_of_its_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(access, "MAX_SESSIONS", 1)
+    monkeypatch.setattr(access, "SESSION_S", 0.5 if how == "over" else 60)
+    async with operator(tmp_path) as who:
+        await log_in(who)
+        async with who.http.get("/api/events") as stream:
+            assert stream.status == 200 and await stream.content.readline()
+            if how == "logged out":
+                assert (await who.post("/logout", {}, headers=OURS))[0] == 200
+            elif how == "pushed out":
+                await log_in(who)
+            async with asyncio.timeout(5):
+                while await stream.content.readline():
+                    pass
+
+
+async def test_a_program_s_stream_does_not_depend_on_sessions(tmp_path: Path) -> None:
+    async with operator(tmp_path) as who:
+        await log_in(who)
+        token = {"Authorization": f"Bearer {TOKEN}"}
+        async with who.http.get("/api/events", headers=token) as stream:
+            assert await stream.content.readline()
+            await who.post("/logout", {}, headers=OURS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(3 * api.LEVELS_EVERY_S):
+                    await stream.content.readuntil(b"never")
+            assert not stream.content.at_eof()
+
+
+@pytest.mark.parametrize("how", ["logged out", "pushed out"])
+async def test_the_end_of_a_session_is_the_end_of_its_telephone(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(access, "MAX_SESSIONS", 1)
+    door_keeper = access.Access(TOKEN)
+    async with sip_websocket() as asterisk:
+        application = web.Application(middlewares=[door_keeper.middleware])
+        application.router.add_post("/login", door_keeper.login)
+        application.router.add_post("/logout", door_keeper.logout)
+        application.router.add_routes(Phone(asterisk, "p" * 20, "100").routes())
+        jar = aiohttp.CookieJar(unsafe=True)
+        async with served(application) as url, aiohttp.ClientSession(url, cookie_jar=jar) as http:
+            (await http.post("/login", json={"token": TOKEN})).raise_for_status()
+            async with http.ws_connect("/phone/sip", protocols=("sip",), headers={"Origin": url}) as phone:
+                await phone.send_str("REGISTER")
+                assert await phone.receive_str() == "REGISTER"
+                if how == "logged out":
+                    (await http.post("/logout", json={}, headers=OURS)).raise_for_status()
+                else:
+                    (await http.post("/login", json={"token": TOKEN})).raise_for_status()
+                assert (await phone.receive(5)).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+
+
+@asynccontextmanager
+async def served(application: web.Application) -> AsyncIterator[str]:
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def sip_websocket() -> AsyncIterator[str]:
+    """Says again what it is told, as Asterisk's websocket would not."""
+
+    async def answer(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(protocols=("sip",))
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(message.data)
+        return socket
+
+    application = web.Application()
+    application.router.add_get("/ws", answer)
+    async with served(application) as url:
+        yield url

@@ -195,6 +195,7 @@ async def test_a_call_is_seen_from_begin_to_end(tmp_path: Path) -> None:
         assert "hung up by an operator" in seen[-1]["summary"]["ending"]
         _, answer = await who.get("/api/calls")
         assert [call["stage"] for call in answer["calls"]] == ["over"]
+        assert answer["calls"][0]["recording"] == "off"
         assert (await who.post(f"/api/calls/{call_id}/hangup"))[0] == 404
         assert (await who.get(f"/api/calls/{call_id}"))[1]["events"] == []
 
@@ -217,6 +218,70 @@ async def following(who: Operator) -> AsyncIterator[list[dict[str, Any]]]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_levels_come_by_the_clock_however_much_happens(tmp_path: Path) -> None:
+    async with operator(tmp_path) as who, following(who) as seen:
+        await until(lambda: bool(seen))
+        call_id = await who.caller()
+
+        async def news() -> None:
+            while True:
+                who.app._live.changed(call_id)
+                await asyncio.sleep(0.01)
+
+        task = asyncio.create_task(news())
+        try:
+            await until(lambda: sum(message["type"] == "levels" for message in seen) >= 3)
+        finally:
+            task.cancel()
+        assert sum(message["type"] == "call" for message in seen) > 20
+        who.asterisk.hang_up(CALLER)
+
+
+async def test_the_log_says_who_did_what(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"SAVE_RECORDINGS": "yes", "RECORDINGS_MIN_FREE_MB": "0", "DIAL_ALLOW": "+4420"}
+    caplog.set_level(logging.INFO)
+    async with operator(tmp_path, **settings) as who:
+        assert (await who.post("/login", {"token": TOKEN}, headers={}))[0] == 200
+        (session,) = re.findall(r"(session \w+) at 127.0.0.1 logged in", caplog.text)
+        ours = {"X-Requested-With": "console"}
+        call_id = await who.caller(number="+4930123456")
+        path = f"/api/calls/{call_id}"
+        await who.post(f"{path}/recording", {"paused": True}, headers=ours)
+        await who.post(f"{path}/recording", {"paused": False})
+        await who.post(f"{path}/transfer", {"extension": "5551234"}, headers=ours)
+        await until(lambda: not who.asterisk.channels[CALLER].app)
+        who.asterisk.hang_up(CALLER)
+        _, answer = await who.post("/api/calls", {"number": "+442071234567"}, headers=ours)
+        placed = answer["call"]
+        await until(lambda: bool(who.asterisk.channels))
+        assert (await who.post(f"/api/calls/{placed}/hangup"))[0] == 200
+        await until(lambda: not who.asterisk.channels)
+        (channel,) = who.asterisk.asked("POST", "/channels")[-1:]
+        await who.post("/logout", {}, headers=ours)
+    for wanted in (
+        f"the recording of call {call_id} is paused by {session} at 127.0.0.1",
+        f"the recording of call {call_id} is resumed by a program with the token at 127.0.0.1",
+        f"call {call_id} is transferred to ",
+        f"call {placed} is placed by {session} at 127.0.0.1",
+        f"call {placed} is hung up by a program with the token at 127.0.0.1",
+        f"SIP Call-ID {channel['channelId']}@127.0.0.1",
+        f"{session} logged out",
+    ):
+        assert wanted in caplog.text
+    ours_only = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("ari_app"))
+    assert "-00000001)" in ours_only, "the channel's name, as in Asterisk's log"
+    for secret in ("2071234567", "30123456", "5551234", TOKEN):
+        assert secret not in ours_only
+
+
+async def test_a_ledger_that_can_t_be_kept_is_no_fault_of_the_request(tmp_path: Path) -> None:
+    async with operator(tmp_path, DIAL_ALLOW="+4420") as who:
+        (tmp_path / "state/ari_app/dialled").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "state/ari_app/dialled/ledger.json").write_text("damaged")
+        status, answer = await who.post("/api/calls", {"number": "+442071234567"})
+        assert status == 503 and "damaged" in answer["error"]
 
 
 async def test_a_caller_is_transferred(tmp_path: Path) -> None:
@@ -253,6 +318,21 @@ async def test_a_recording_is_paused(tmp_path: Path) -> None:
         _, log = await who.get(f"/api/recordings/{recording['name']}")
         names = [event["event"] for event in log["events"]]
         assert names == ["call", "recording_paused", "recording_resumed", "ended"]
+        _, answer = await who.get("/api/recordings?limit=1")
+        assert [call["call"] for call in answer["recordings"]] == [call_id]
+        assert (await who.get(f"/api/calls/{call_id}"))[1]["recording"] == "kept"
+        _, peaks = await who.get(f"/api/recordings/{call_id}/peaks?columns=10")
+        assert len(peaks["caller"]) == len(peaks["bot"]) <= 10 and peaks["seconds"] >= 0
+        for odd in (
+            "limit=0",
+            "limit=201",
+            "limit=x",
+            "limit=",
+            "limit=-1",
+            "limit=٣",
+            "limit=" + "9" * 5000,
+        ):
+            assert (await who.get(f"/api/recordings?{odd}"))[0] == 400
         async with who.http.get(
             f"/api/recordings/{call_id}/audio",
             headers={"Authorization": f"Bearer {TOKEN}", "Range": "bytes=0-3"},
@@ -295,6 +375,9 @@ async def test_what_is_not_recorded_or_has_no_voice_is_said(tmp_path: Path) -> N
         call_id = await who.caller()
         status, answer = await who.post(f"/api/calls/{call_id}/recording", {"paused": True})
         assert status == 404 and "not recorded" in answer["error"]
+        for odd in ("", " ", "smile \ud83d", "\udc00", "a\0b", "x" * 1001):
+            assert (await who.post(f"/api/calls/{call_id}/say", {"text": odd}))[0] == 400
+        assert (await who.post(f"/api/calls/{call_id}/say", {"text": "smile \U0001f600"}))[0] == 404
         status, answer = await who.post(f"/api/calls/{call_id}/say", {"text": "Hello."})
         assert status == 404 and "echo" in answer["error"]
         who.asterisk.hang_up(CALLER)
@@ -305,8 +388,8 @@ async def test_no_file_outside_the_recordings(tmp_path: Path, name: str) -> None
     (tmp_path / "full_call.wav").write_bytes(b"secret")
     (tmp_path / "recordings").mkdir()
     async with operator(tmp_path) as who:
-        for path in (f"/api/recordings/{name}", f"/api/recordings/{name}/audio"):
-            status, answer = await who.get(path)
+        for path in ("", "/audio", "/peaks"):
+            status, answer = await who.get(f"/api/recordings/{name}{path}")
             assert status in (404, 200) and "secret" not in json.dumps(answer)
             assert status == 404 or answer == {"recordings": []}
 

@@ -1,20 +1,22 @@
 // The live console: server-sent events in, a few buttons out. No framework; text only ever enters as text.
 
 const $ = (id) => document.getElementById(id);
+const MAX_OVER = 50; // calls that are over, as many as the server remembers
+const MAX_RECORDINGS = 200;
+const MAX_EVENTS = 400; // of the chosen call, as many as the server keeps
+const NEWEST = 20; // recordings asked for when a call is over
+
 const calls = new Map(); // summaries of calls that go on or just ended
-const details = new Map(); // events by call
-let recordings = [];
-let chosen = null; // {kind: "call" | "recording", id}
+let recordings = []; // newest first
+let chosen = null; // {kind: "call" | "recording", id, events, ready}: events of that one only
 let meters = {};
 let player = null;
 
-const STAGES = [
-  ["s1", "understood", "speech_end_at", "transcript_at"],
-  ["s2", "first word", "transcript_at", "first_token_at"],
-  ["s3", "first sentence", "first_token_at", "first_sentence_at"],
-  ["s4", "first speech", "first_sentence_at", "first_tts_byte_at"],
-  ["s5", "until heard", "first_tts_byte_at", "first_frame_at"],
-];
+// The stages of a wait, by the names the server gives them.
+const STAGES = new Map([
+  ["silence window", "s0"], ["speech-to-text", "s1"], ["first word", "s2"],
+  ["first sentence", "s3"], ["first speech", "s4"], ["on the line", "s5"],
+]);
 
 function make(tag, attributes = {}, ...children) {
   const made = tag === "svg" || tag === "rect" || tag === "title"
@@ -70,68 +72,108 @@ async function act(path, body) {
 
 // --- lists
 
-function row(kind, id, title, right, below, living) {
-  const current = chosen && chosen.kind === kind && chosen.id === id;
-  return make("li", {}, make(
-    "button",
-    { type: "button", "aria-current": current ? "true" : "false", onclick: () => choose(kind, id) },
-    make("span", {}, title), make("span", {}, right),
-    make("small", { class: living ? "living" : "" }, below), make("small", {}, ""),
-  ));
+// A list whose rows stay what they are: only what changed is written, and only what moved is moved.
+function makeList(list) {
+  const rows = new Map(); // by id
+  const write = (element, text) => {
+    if (element.textContent !== text) element.textContent = text;
+  };
+  return (kind, shown) => {
+    const ids = new Set(shown.map((item) => item.id));
+    for (const [id, made] of rows) {
+      if (ids.has(id)) continue;
+      made.item.remove();
+      rows.delete(id);
+    }
+    shown.forEach((item, index) => {
+      let made = rows.get(item.id);
+      if (!made) {
+        const [title, right, below] = [make("span"), make("span"), make("small")];
+        const button = make("button", { type: "button", onclick: () => choose(kind, item.id) },
+          title, right, below, make("small"));
+        made = { item: make("li", {}, button), button, title, right, below };
+        rows.set(item.id, made);
+      }
+      write(made.title, item.title);
+      write(made.right, item.right);
+      write(made.below, item.below);
+      made.below.className = item.living ? "living" : "";
+      made.button.setAttribute("aria-current", chosen?.kind === kind && chosen.id === item.id ? "true" : "false");
+      if (list.children[index] !== made.item) list.insertBefore(made.item, list.children[index] ?? null);
+    });
+  };
 }
 
-function keepFocus(list, render) {
-  const index = [...list.querySelectorAll("button")].indexOf(document.activeElement);
-  render();
-  if (index >= 0) list.querySelectorAll("button")[index]?.focus();
+const showCalls = makeList($("calls"));
+const showRecordings = makeList($("recordings"));
+
+function renderCalls() {
+  const newest = [...calls.values()].sort((a, b) => (a.started < b.started ? 1 : -1));
+  let over = 0;
+  for (const call of newest) {
+    if (call.stage === "over" && ++over > MAX_OVER && !isChosen(call.call)) calls.delete(call.call);
+  }
+  showCalls("call", newest.filter((call) => calls.has(call.call)).map((call) => ({
+    id: call.call,
+    title: `${call.direction === "inbound" ? "from" : "to"} ${number(call)}`,
+    right: clock(call.seconds),
+    below: call.stage === "over" ? call.ending : call.stage,
+    living: call.stage !== "over",
+  })));
+  $("no-calls").hidden = calls.size > 0;
 }
 
-function state(call) {
-  if (call.goes_on) return "goes on";
-  if (call.unreadable) return "unreadable";
-  return call.sealed ? "" : "cut short";
-}
-
-function renderLists() {
-  const shown = [...calls.values()].sort((a, b) => (a.started < b.started ? 1 : -1));
-  keepFocus($("calls"), () => $("calls").replaceChildren(...shown.map((call) => row(
-    "call", call.call, `${call.direction === "inbound" ? "from" : "to"} ${number(call)}`,
-    clock(call.seconds), call.stage === "over" ? call.ending : call.stage, call.stage !== "over",
-  ))));
-  $("no-calls").hidden = shown.length > 0;
-  keepFocus($("recordings"), () => $("recordings").replaceChildren(...recordings.map((call) => row(
-    "recording", call.name, call.sealed ? "sealed" : number({ ...call, from: call.number, to: call.number }),
-    clock(call.seconds), `${when(call.started)} · ${call.outcome || state(call)}`, false,
-  ))));
+function renderRecordings() {
+  showRecordings("recording", recordings.map((call) => ({
+    id: call.name,
+    title: call.sealed ? "sealed" : number({ ...call, from: call.number, to: call.number }),
+    right: clock(call.seconds),
+    below: `${when(call.started)} · ${call.outcome || (call.sealed ? "" : call.goes_on ? "goes on" : "cut short")}`,
+    living: false,
+  })));
   $("no-recordings").hidden = recordings.length > 0;
 }
 
-async function loadRecordings() {
+async function loadRecordings(limit = MAX_RECORDINGS) {
   try {
-    recordings = (await ask("/api/recordings")).recordings;
-    renderLists();
+    const newest = (await ask(`/api/recordings?limit=${limit}`)).recordings;
+    const known = new Set(newest.map((call) => call.name));
+    const older = limit < MAX_RECORDINGS ? recordings.filter((call) => !known.has(call.name)) : [];
+    recordings = [...newest, ...older].sort((a, b) => (a.started < b.started ? 1 : -1)).slice(0, MAX_RECORDINGS);
+    renderRecordings();
   } catch { /* the next try says so */ }
+}
+
+// Many calls may end at once, and many consoles may hear of it.
+let asking = null;
+function loadNewRecordings() {
+  asking ??= setTimeout(() => {
+    asking = null;
+    loadRecordings(NEWEST);
+  }, 800 + Math.random() * 700);
 }
 
 // --- one call
 
 async function choose(kind, id) {
-  chosen = { kind, id };
+  const mine = { kind, id, events: [], ready: false }; // events that come while we ask are kept here
+  chosen = mine;
   player = null;
   complain("");
   try {
-    if (kind === "call") {
-      const detail = await ask(`/api/calls/${encodeURIComponent(id)}`);
-      details.set(id, detail.events || []);
-    } else {
-      const detail = await ask(`/api/recordings/${encodeURIComponent(id)}`);
-      details.set(id, detail.events);
-    }
+    const detail = await ask(`/api/${kind === "call" ? "calls" : "recordings"}/${encodeURIComponent(id)}`);
+    if (chosen !== mine) return; // something else was chosen meanwhile
+    const { events: known, ...summary } = detail;
+    const last = known.at(-1)?.n ?? 0;
+    mine.events = [...known, ...mine.events.filter((event) => event.n > last)];
+    mine.ready = true;
+    if (kind === "call" && !calls.has(id)) calls.set(id, summary);
   } catch (error) {
     complain(error.message);
     return;
   }
-  renderLists();
+  renderCalls();
+  renderRecordings();
   renderDetail();
   $("detail").focus({ preventScroll: true });
 }
@@ -152,6 +194,12 @@ function cost(call) {
   return `${call.cost_is_partial ? "at least " : ""}$${call.cost_usd.toFixed(4)}`;
 }
 
+function lineOf(line) {
+  if (line.mos) return `MOS ${line.mos}`;
+  if (line.received === 0) return "no audio from the caller";
+  return line.sent === 0 ? "no audio to the caller" : "";
+}
+
 function callParts(id) {
   const call = calls.get(id);
   if (!call) return [make("p", { class: "hint" }, "This call is over.")];
@@ -161,14 +209,14 @@ function callParts(id) {
     make("h3", {}, `Call ${call.direction === "inbound" ? "from" : "to"} ${number(call)}`),
     facts([
       ["stage", call.stage], ["id", call.call], ["called", call.direction === "inbound" ? call.to : ""],
-      ["recording", call.recording], ["line", line.mos ? `MOS ${line.mos}` : ""],
+      ["recording", call.recording], ["line", lineOf(line)],
       ["lost", line.mos ? `${line.lost_percent.toFixed(1)} %` : ""],
       ["jitter", line.mos ? `${line.jitter_ms.toFixed(0)} ms` : ""],
       ["cost", cost(call)], ["ended", call.ending],
     ]),
   ];
   if (living) parts.push(controls(call), levelMeters(id));
-  parts.push(words(details.get(id) || [], null), turns(details.get(id) || []));
+  parts.push(words(chosen.events, null), turns(chosen.events));
   return parts;
 }
 
@@ -269,40 +317,41 @@ function words(events, seek) {
   return box;
 }
 
+// What each answer waited for; below it, thinner, what was done within the silence window and cost no time.
 function turns(events) {
-  const timed = events.filter((event) => event.event === "turn_timed");
+  const timed = events.filter((event) => event.event === "turn_timed" && event.stages);
   if (!timed.length) return make("p", {});
-  const last = (turn) => Math.max(...STAGES.map(([, , , end]) => turn[end] ?? 0));
-  const longest = Math.max(...timed.map((turn) => last(turn) - turn.speech_end_at), 1);
+  const longest = Math.max(...timed.flatMap((turn) => turn.stages.map((stage) => stage.end_ms)), 1000);
   const table = make("table", { class: "turns" });
   for (const turn of timed) {
     const svg = make("svg", { class: "bars", viewBox: "0 0 1000 20", preserveAspectRatio: "none", role: "img" });
-    const notes = [];
-    for (const [name, label, begin, end] of STAGES) {
-      if (turn[begin] === null || turn[end] === null) continue;
-      const x = (turn[begin] - turn.speech_end_at) / longest * 1000;
-      const width = (turn[end] - turn[begin]) / longest * 1000;
-      notes.push(`${label} ${Math.round((turn[end] - turn[begin]) * 1000)} ms`);
-      svg.append(make("rect", { class: name, x: Math.max(x, 0), y: 2, width: Math.max(width, 1), height: 16 }));
+    const draw = (stage, y, height) => svg.append(make("rect", {
+      class: STAGES.get(stage.name), x: stage.begin_ms / longest * 1000, y,
+      width: Math.max((stage.end_ms - stage.begin_ms) / longest * 1000, 1), height,
+    }));
+    for (const stage of turn.stages) draw(stage, 1, turn.ahead.length ? 12 : 18);
+    for (const stage of turn.ahead) draw(stage, 14, 5);
+    const notes = turn.stages.map((stage) => `${stage.name} ${stage.end_ms - stage.begin_ms} ms`);
+    if (turn.ahead.length) {
+      notes.push(`in the silence window: ${turn.ahead.map((stage) => `${stage.name} at ${stage.end_ms} ms`).join(", ")}`);
     }
     svg.append(make("title", {}, notes.join(", ")));
-    const gap = turn.first_frame_at === null ? "–" : `${Math.round((turn.first_frame_at - turn.speech_end_at) * 1000)} ms`;
+    const gap = turn.wait_ms === null ? "–" : `${turn.wait_ms} ms`;
     table.append(make("tr", {}, make("td", {}, `turn ${turn.turn}`), make("td", {}, gap), make("td", {}, svg)));
   }
   return make("section", {}, make("h2", {}, "From the caller's last word"), table,
-    make("p", { class: "legend" }, ...STAGES.map(([name, label]) => make("span", { class: name }, label))));
+    make("p", { class: "legend" }, ...[...STAGES].map(([label, name]) => make("span", { class: name }, label))));
 }
 
 // --- a recording
 
 function recordingParts(name) {
   const call = recordings.find((other) => other.name === name) || {};
-  const events = details.get(name) || [];
-  const audio = make("audio", { controls: true, preload: "auto", src: `/api/recordings/${encodeURIComponent(name)}/audio` });
+  const { events } = chosen;
+  const audio = make("audio", { controls: true, preload: "metadata", src: `/api/recordings/${encodeURIComponent(name)}/audio` });
   const canvas = make("canvas", { role: "img", "aria-label": "waveform: above the caller, below the bot" });
   const said = words(events, (at) => { audio.currentTime = at; audio.play(); });
-  const wait = call.gaps_ms && call.gaps_ms.length
-    ? `${[...call.gaps_ms].sort((a, b) => a - b)[Math.floor(call.gaps_ms.length / 2)]} ms` : "";
+  const wait = typeof call.wait_ms === "number" ? `${Math.round(call.wait_ms)} ms` : "";
   player = { audio, canvas, said, peaks: null };
   audio.addEventListener("timeupdate", followPlayer);
   canvas.addEventListener("click", (event) => {
@@ -314,7 +363,8 @@ function recordingParts(name) {
     make("h3", {}, `${call.direction === "inbound" ? "From" : "To"} ${call.number || "unknown"}, ${when(call.started)}`),
     facts([
       ["ended", call.reason || call.outcome], ["length", clock(call.seconds || 0)], ["turns", call.turns],
-      ["median wait", wait], ["interrupted", call.barge_ins], ["line", call.mos ? `MOS ${call.mos}` : ""],
+      ["median wait", wait], ["interrupted", call.barge_ins],
+      ["line", call.unheard ? "no audio from the caller" : call.mos ? `MOS ${call.mos}` : ""],
       ["cost", cost(call)], ["folder", name],
     ]),
     canvas, audio, said, turns(events),
@@ -323,20 +373,8 @@ function recordingParts(name) {
 
 async function loadPeaks(name, mine) {
   try {
-    const answer = await fetch(`/api/recordings/${encodeURIComponent(name)}/audio`);
-    if (!answer.ok) return;
-    const data = new DataView(await answer.arrayBuffer());
-    const frames = Math.floor((data.byteLength - 44) / 4);
-    const columns = 800;
-    const peaks = [new Float32Array(columns), new Float32Array(columns)];
-    for (let frame = 0; frame < frames; frame++) {
-      const column = Math.min(columns - 1, Math.floor(frame / frames * columns));
-      for (const side of [0, 1]) {
-        const level = Math.abs(data.getInt16(44 + frame * 4 + side * 2, true)) / 32768;
-        if (level > peaks[side][column]) peaks[side][column] = level;
-      }
-    }
-    mine.peaks = peaks;
+    const found = await ask(`/api/recordings/${encodeURIComponent(name)}/peaks?columns=800`);
+    mine.peaks = [found.caller, found.bot];
     drawPeaks(mine);
   } catch { /* there is no picture then */ }
 }
@@ -382,22 +420,23 @@ function take(message) {
     case "calls":
       calls.clear();
       for (const call of message.calls) calls.set(call.call, call);
-      renderLists();
+      renderCalls();
       if (chosen?.kind === "call") choose("call", chosen.id);
       break;
     case "call": {
       const before = calls.get(message.call);
       calls.set(message.call, message.summary);
-      renderLists();
+      renderCalls();
       if (!before && !chosen) choose("call", message.call);
       else if (isChosen(message.call)) renderUnlessTyping();
-      if (message.summary.stage === "over") setTimeout(loadRecordings, 800);
+      if (message.summary.stage === "over") loadNewRecordings();
       break;
     }
     case "event":
-      if (!details.has(message.call)) details.set(message.call, []);
-      details.get(message.call).push(message);
-      if (isChosen(message.call)) renderUnlessTyping();
+      if (!isChosen(message.call) || message.event === "engine_used") break; // others are asked for when chosen
+      chosen.events.push(message);
+      chosen.events.splice(0, chosen.events.length - MAX_EVENTS);
+      renderUnlessTyping();
       break;
     case "levels":
       for (const [call, sides] of Object.entries(message.levels)) {
@@ -417,6 +456,7 @@ const isChosen = (id) => chosen?.kind === "call" && chosen.id === id;
 
 // What is being typed, and the focus, survive a new picture.
 function renderUnlessTyping() {
+  if (!chosen.ready) return;
   const active = document.activeElement;
   const typing = active?.closest?.("#detail") ? active : null;
   const kept = [...$("detail").querySelectorAll("input")].map((field) => [field.name, field.value]);
@@ -457,7 +497,8 @@ $("logout").addEventListener("click", async () => {
   location.assign("/login");
 });
 setInterval(() => {
-  for (const call of calls.values()) if (call.stage !== "over") call.seconds += 1;
-  if ([...calls.values()].some((call) => call.stage !== "over")) renderLists();
+  const living = [...calls.values()].filter((call) => call.stage !== "over");
+  for (const call of living) call.seconds += 1;
+  if (living.length) renderCalls();
 }, 1000);
 follow();
