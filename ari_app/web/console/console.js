@@ -169,6 +169,8 @@ async function choose(kind, id) {
     mine.ready = true;
     if (kind === "call" && !calls.has(id)) calls.set(id, summary);
   } catch (error) {
+    if (chosen !== mine) return;
+    mine.ready = true; // what comes from now on is shown
     complain(error.message);
     return;
   }
@@ -227,7 +229,10 @@ function controls(call) {
     return make("form", {
       onsubmit: async (event) => {
         event.preventDefault();
-        if (await act(`${path}/${name}`, body(field.value))) field.value = "";
+        const sent = field.value;
+        if (!(await act(`${path}/${name}`, body(sent)))) return;
+        const now = $("detail").querySelector(`input[name="${name}"]`); // the page may be another by now
+        if (now?.value === sent) now.value = "";
       },
     }, field, make("button", { class: "quiet" }, button));
   };
