@@ -170,10 +170,14 @@ class Calls:
                 "sip_call_id": channel.protocol_id,
             }
             call = self.new(caller_channel_id=channel.id, about=about)
-            number = channel.caller_number if self._config.debug else mask_number(channel.caller_number)
+            number, name = channel.caller_number, channel.name
+            if not self._config.debug:
+                number = mask_number(number)
+                # A phone's account is often its number; what follows it is enough to find the channel.
+                name = f"{name.partition('/')[0]}/…-{name.rpartition('-')[2]}"
             logger.info(
                 "call %s from %.64s to %.64r, channel %s (%.80s), SIP Call-ID %.128s",
-                *(call.call_id, number or "unknown", called, channel.id, channel.name, channel.protocol_id),
+                *(call.call_id, number or "unknown", called, channel.id, name, channel.protocol_id),
             )
             self.start(call)
 

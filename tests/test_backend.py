@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from ari_app import backend as backend_module
 from ari_app.backend import OfflineBackend
 from ari_app.errors import SetupError
 from ari_app.settings import SETTINGS
@@ -78,12 +80,36 @@ async def test_it_ends_when_its_parent_is_killed() -> None:
     assert await gone(pid)
 
 
-async def test_its_death_is_an_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async with OfflineBackend() as backend:
-        os.kill(backend.pid, signal.SIGKILL)
-        async with asyncio.timeout(10):
+async def test_its_death_is_in_the_log_and_it_comes_back_where_it_was(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_module, "AGAIN_S", 0.1)
+    async with OfflineBackend() as backend, aiohttp.ClientSession() as session:
+        dead = backend.pid
+        os.kill(dead, signal.SIGKILL)
+        async with asyncio.timeout(60):
             while "ended with status -9" not in caplog.text:
                 await asyncio.sleep(0.05)
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"{backend.url}/models") as answer:
+                        assert answer.status == 200
+                        break
+                await asyncio.sleep(0.1)
+        assert backend.pid != dead
+    assert await gone(backend.pid)
+
+
+async def test_one_that_is_being_started_again_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend_module, "AGAIN_S", 0.0)
+    monkeypatch.setattr(backend_module, "END_TIMEOUT_S", 0.1)
+    async with OfflineBackend() as backend:
+        dead = backend.pid
+        os.kill(dead, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while backend.pid == dead:
+                await asyncio.sleep(0.01)
+    assert await gone(backend.pid)
 
 
 async def test_a_cache_that_cannot_be_written_reaches_the_user(

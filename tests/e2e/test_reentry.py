@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ari_app.demo.asterisk import PrivateAsterisk
@@ -24,24 +25,33 @@ exten => 200,1,Set(TRIES=0)
 """So often, because the second try must come while the first one is still being taken down."""
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+PORTS = 4
+"""More than calls are taken down at the same time."""
+
+
+def free_ports() -> int:
+    """The first of PORTS in a row."""
+    for first in range(36_000, 60_000, PORTS):
+        with ExitStack() as found, suppress(OSError):
+            for port in range(first, first + PORTS):
+                found.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(
+                    ("127.0.0.1", port)
+                )
+            return first
+    raise AssertionError("no ports are free")
 
 
 async def test_every_try_is_a_call_of_its_own(
     asterisk_prefix: Prefix, baresip_prefix: Prefix, backend_url: str, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = free_ports()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)  # short: Asterisk's console socket must fit into 107 bytes
         (folder / "etc").mkdir()
         (folder / "etc" / "extensions_local.conf").write_text(TRY_AGAIN)
         async with PrivateAsterisk(asterisk_prefix, folder=folder) as asterisk:
             settings = settings_for(asterisk, backend_url, tmp_path / "recordings")
-            settings |= {"MODE": "echo", "RTP_PORTS": f"{port}-{port}"}
+            settings |= {"MODE": "echo", "RTP_PORTS": f"{port}-{port + PORTS - 1}"}
             async with (
                 ServeProcess(settings, directory=tmp_path) as process,
                 SipCaller(
@@ -51,9 +61,12 @@ async def test_every_try_is_a_call_of_its_own(
                     prefix=baresip_prefix,
                 ) as phone,
             ):
-                # The only port is taken once the server is up: the set-up of each call fails.
-                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-                    taken.bind(("127.0.0.1", port))
+                # All ports are taken once the server is up: the set-up of each call fails.
+                with ExitStack() as taken:
+                    for number in range(port, port + PORTS):
+                        taken.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(
+                            ("127.0.0.1", number)
+                        )
                     call = await phone.dial("200")
                     await call.closed(10)
                 left = await settled(asterisk, process.pid)

@@ -74,6 +74,7 @@ async def engine(course: Course, case: Case) -> None:
         await course.talk()
     if not course.phone.ended.is_set():
         course.phone.hang_up()
+    course.note.ending = course.note.ending or "given up"
     course.hear_witness(undisturbed=case.mode == "pipeline" or case.moment == "hanging up")
     await course.check_left(course.before)
 

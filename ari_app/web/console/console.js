@@ -231,8 +231,8 @@ function controls(call) {
         event.preventDefault();
         const sent = field.value;
         if (!(await act(`${path}/${name}`, body(sent)))) return;
-        const now = $("detail").querySelector(`input[name="${name}"]`); // the page may be another by now
-        if (now?.value === sent) now.value = "";
+        const shown = $("detail").querySelector(`input[name="${name}"]`); // drawn anew meanwhile, perhaps
+        if (shown?.value === sent) shown.value = "";
       },
     }, field, make("button", { class: "quiet" }, button));
   };
