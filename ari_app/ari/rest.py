@@ -168,10 +168,11 @@ class AriRest:
             if error.message == NO_ENDPOINT:
                 raise AriNotFound(attempted, error.status, NO_ENDPOINT) from None
             raise
-        name, _, ending = _text(reply, "name").rpartition("-")  # of a Local channel it holds the number
+        name = _text(reply, "name")  # which may hold the number
         logger.info(
-            "dialing by channel %s (%.80s), SIP Call-ID %.128s",
-            *(channel_id, f"{_without_number(name)}-{ending}", _text(reply, "protocol_id") or "unknown"),
+            "dialing by channel %s (%.16s/…-%.16s), SIP Call-ID %.128s",
+            *(channel_id, name.partition("/")[0], name.rpartition("-")[2]),
+            _text(reply, "protocol_id") or "unknown",
         )
 
     async def external_media(

@@ -169,6 +169,8 @@ async function choose(kind, id) {
     mine.ready = true;
     if (kind === "call" && !calls.has(id)) calls.set(id, summary);
   } catch (error) {
+    if (chosen !== mine) return;
+    mine.ready = true; // what comes from now on is shown
     complain(error.message);
     return;
   }
@@ -229,7 +231,7 @@ function controls(call) {
         event.preventDefault();
         const sent = field.value;
         if (!(await act(`${path}/${name}`, body(sent)))) return;
-        const shown = $("detail").querySelector(`input[name="${name}"]`);  // drawn anew meanwhile, perhaps
+        const shown = $("detail").querySelector(`input[name="${name}"]`); // drawn anew meanwhile, perhaps
         if (shown?.value === sent) shown.value = "";
       },
     }, field, make("button", { class: "quiet" }, button));
