@@ -162,6 +162,8 @@ class Phone:
         while True:
             data = await self._sip.sip.get()
             message = parse_message(data)
+            if message.headers.get("call-id") != self._sip.call_id:
+                continue  # for who had this port before
             if message.start.startswith("BYE "):
                 self._sip.reply(data, "200 OK")
                 self.ended.set()
