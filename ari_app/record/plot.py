@@ -55,7 +55,7 @@ def plot(call: PastCall, folder: Path, events: Sequence[Event], output: Path) ->
     lasted = max(seconds, call.seconds, 1)  # the sound may have ended before the call
     width = min(max(lasted * INCHES_PER_S, LEAST_INCHES), MOST_INCHES)
     figure = Figure(figsize=(width, 5.2), layout="constrained")
-    voices, waits = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
+    voices, waits = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.4))
     times = np.linspace(0, seconds, len(caller))
     voices.fill_between(times, 1.1 - caller, 1.1 + caller, color=CALLER, linewidth=0)
     voices.fill_between(times, -1.1 - bot, -1.1 + bot, color=BOT, linewidth=0)
@@ -122,9 +122,12 @@ def _draw_waits(axes: Any, events: Sequence[Event]) -> None:
         if fall.wait_ms is not None:
             axes.text(spoken, 0.55, f"{fall.wait_ms} ms", fontsize=6, clip_on=True, in_layout=False)
     axes.set_yticks((0, -1), ("wait", "in the pause"))
-    axes.set_ylim(-1.6, 1.0)
+    axes.set_ylim(-1.6, 1.9)
     if labelled:
-        axes.legend(loc="upper right", ncols=len(STAGES), fontsize=6, frameon=False)
+        drawn = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        names = [name for name, _ in STAGES if name in drawn]
+        handles = [drawn[name] for name in names]
+        axes.legend(handles, names, loc="upper right", ncols=len(names), fontsize=6, frameon=False)
 
 
 def _mark_guess(axes: Any, event: Event) -> None:
@@ -132,5 +135,6 @@ def _mark_guess(axes: Any, event: Event) -> None:
     won, at = bool(event.get("won")), (number_of(event, "audio_ms") or 0) / 1000
     axes.plot([at], [-1], marker="o" if won else "x", color=BOT if won else INTERRUPTED, markersize=4)
     if not won:
-        words = f"{number_of(event, 'requests') or 0:.0f} requests in vain"
+        requests = round(number_of(event, "requests") or 0)
+        words = "1 request in vain" if requests == 1 else f"{requests} requests in vain"
         axes.text(at, -1.45, words, fontsize=5, color=INTERRUPTED, ha="center", clip_on=True, in_layout=False)
