@@ -135,6 +135,6 @@ def _mark_guess(axes: Any, event: Event) -> None:
     won, at = bool(event.get("won")), (number_of(event, "audio_ms") or 0) / 1000
     axes.plot([at], [-1], marker="o" if won else "x", color=BOT if won else INTERRUPTED, markersize=4)
     if not won:
-        requests = round(number_of(event, "requests") or 0)
-        words = "1 request in vain" if requests == 1 else f"{requests} requests in vain"
+        requests = number_of(event, "requests") or 0
+        words = f"{requests:.0f} request{'s' * (requests != 1)} in vain"
         axes.text(at, -1.45, words, fontsize=5, color=INTERRUPTED, ha="center", clip_on=True, in_layout=False)
