@@ -55,7 +55,7 @@ def plot(call: PastCall, folder: Path, events: Sequence[Event], output: Path) ->
     lasted = max(seconds, call.seconds, 1)  # the sound may have ended before the call
     width = min(max(lasted * INCHES_PER_S, LEAST_INCHES), MOST_INCHES)
     figure = Figure(figsize=(width, 5.2), layout="constrained")
-    voices, waits = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
+    voices, waits = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.4))
     times = np.linspace(0, seconds, len(caller))
     voices.fill_between(times, 1.1 - caller, 1.1 + caller, color=CALLER, linewidth=0)
     voices.fill_between(times, -1.1 - bot, -1.1 + bot, color=BOT, linewidth=0)
@@ -122,9 +122,12 @@ def _draw_waits(axes: Any, events: Sequence[Event]) -> None:
         if fall.wait_ms is not None:
             axes.text(spoken, 0.55, f"{fall.wait_ms} ms", fontsize=6, clip_on=True, in_layout=False)
     axes.set_yticks((0, -1), ("wait", "in the pause"))
-    axes.set_ylim(-1.6, 1.0)
+    axes.set_ylim(-1.6, 1.9)
     if labelled:
-        axes.legend(loc="upper right", ncols=len(STAGES), fontsize=6, frameon=False)
+        drawn = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        names = [name for name, _ in STAGES if name in drawn]
+        handles = [drawn[name] for name in names]
+        axes.legend(handles, names, loc="upper right", ncols=len(names), fontsize=6, frameon=False)
 
 
 def _mark_guess(axes: Any, event: Event) -> None:

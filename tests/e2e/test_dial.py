@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
@@ -19,8 +21,10 @@ from tests.e2e.applications import ServeProcess, finish, start
 from tests.e2e.callers import RefusingPhone
 from tests.e2e.checks import asterisk_footprint, asterisk_settled, word_error_rate
 from tests.e2e.conftest import settings_for
+from tests.fakes.call_bench import free_port
 
 QUESTION = "What does a new bicycle tyre cost?"
+TOKEN = "t0ken-of-the-test-0123456789"
 OPENED = "5551234"
 """A number that nothing but DIAL_ALLOW opens."""
 
@@ -200,3 +204,32 @@ async def assert_echo(call: SipCall, line: bytes) -> None:
     heard = call.heard_since(said.began_at).sound_s
     assert not call.ended
     assert abs(heard - (said.ended_at - said.began_at)) < 0.5, "the echo is not what was said"
+
+
+async def test_a_placed_call_is_found_in_the_logs_of_both(
+    asterisk_prefix: Prefix, baresip_prefix: Prefix, backend_url: str, tmp_path: Path
+) -> None:
+    """By the channel and by the SIP Call-ID, also when nobody answers; and who placed it and hung up."""
+    port, headers = free_port(), {"Authorization": f"Bearer {TOKEN}"}
+    async with (
+        SipCaller(prefix=baresip_prefix) as phone,
+        asterisk_calling(asterisk_prefix, phone.sip_address) as asterisk,
+        ServeProcess(
+            settings_for(asterisk, backend_url, tmp_path / "recordings")
+            | {"DIAL_ALLOW": OPENED, "MODE": "echo", "WEB_PORT": str(port), "API_TOKEN": TOKEN},
+            directory=tmp_path,
+        ) as process,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers, raise_for_status=True) as http,
+    ):
+        async with http.post("/api/calls", json={"number": OPENED}) as answer:
+            placed = (await answer.json())["call"]
+        call = await phone.wait_incoming(20)
+        async with http.post(f"/api/calls/{placed}/hangup"):
+            pass
+        await call.closed(10)
+    log = process.log()
+    found = re.search(rf"\[{placed}\] .* \(PJSIP/…-[0-9a-f]{{8}}\), SIP Call-ID (\S+)", log)
+    assert found and found[1] != "unknown", log
+    assert f"call {placed} is placed by a program with the token at 127.0.0.1" in log
+    assert f"call {placed} is hung up by a program with the token at 127.0.0.1" in log
+    assert OPENED not in log
