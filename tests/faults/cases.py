@@ -23,6 +23,8 @@ from tests.faults.phone import FRAME_BYTES, Line, Packet
 MODES = ("pipeline", "realtime")
 ENDED_WITHIN_S = 2.0
 """So long after all is up again the next call is taken, and who lost the other half of a call is told."""
+LONGEST_S = 240.0
+"""A cell that takes longer has failed; the slowest took 110 s."""
 AWAY_S = 5.0
 """The dialplan's tone for callers whom nobody can help."""
 
@@ -528,7 +530,7 @@ def table() -> list[tuple[Case, Procedure]]:
 async def run(lane: Lane, case: Case, procedure: Procedure, utterance: bytes) -> Note:
     """One cell."""
     began = asyncio.get_running_loop().time()
-    async with on_course(lane, case, utterance, {}) as course:
+    async with asyncio.timeout(LONGEST_S), on_course(lane, case, utterance, {}) as course:
         if course.witness is not None:
             await procedure(course, case)
         note = course.note

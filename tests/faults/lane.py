@@ -42,6 +42,7 @@ SETTINGS = {
     "NO_AUDIO_SECONDS": "20",
 }
 CLEAN_WITHIN_S = 8.0
+ASK = aiohttp.ClientTimeout(total=5)
 
 
 def free_port() -> int:
@@ -108,7 +109,7 @@ class Session:
         there = await footprint(self._lane.asterisk, self.process.pid)
         url = f"http://127.0.0.1:{self._web_port}/metrics"
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with aiohttp.ClientSession(headers=headers) as http, http.get(url) as answer:
+        async with aiohttp.ClientSession(headers=headers, timeout=ASK) as http, http.get(url) as answer:
             found = re.search(r"^ari_app_tasks (\d+)", await answer.text(), re.MULTILINE)
         assert found is not None
         tasks = int(found[1])
@@ -119,7 +120,7 @@ class Session:
         """Asterisk hands calls to the application."""
         url = f"http://127.0.0.1:{self._web_port}/ready"
         with contextlib.suppress(aiohttp.ClientError, OSError):
-            async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            async with aiohttp.ClientSession(timeout=ASK) as http, http.get(url) as answer:
                 return answer.status == 200
         return False
 
@@ -193,7 +194,7 @@ class Lane:
         headers = {"Authorization": aiohttp.encode_basic_auth(asterisk.ari_user, asterisk.ari_password)}
         with contextlib.suppress(aiohttp.ClientError, OSError):
             async with (
-                aiohttp.ClientSession(headers=headers) as http,
+                aiohttp.ClientSession(headers=headers, timeout=ASK) as http,
                 http.get(f"{asterisk.ari_url}/ari/asterisk/ping") as answer,
             ):
                 return answer.status == 200

@@ -134,7 +134,7 @@ class Phone:
     async def dial_and_cancel(self, extension: str, after_s: float) -> int:
         """Call, and send a CANCEL so long after the INVITE with its digest; returns the final status."""
         calling = asyncio.create_task(self.dial(extension))
-        while self._sip.sequence < 2:
+        while self._sip.sequence < 2 and not calling.done():
             await asyncio.sleep(0)
         await asyncio.sleep(after_s)
         uri = f"sip:{extension}@{HOST}"
@@ -177,12 +177,12 @@ class Phone:
     # --- media
 
     async def say(self, pcm: bytes) -> float:
-        """Speak; returns when the last frame has left, with its time."""
+        """Speak; returns when the last frame has left, with its time, or when nobody is there to hear it."""
         ulaw = pcm16_to_ulaw(pcm)
         self._saying = [
             ulaw[at : at + FRAME_BYTES].ljust(FRAME_BYTES, b"\xff") for at in range(0, len(ulaw), FRAME_BYTES)
         ]
-        while self._saying:
+        while self._saying and not any(task.done() for task in self._tasks):
             await asyncio.sleep(FRAME_S / 2)
         return asyncio.get_running_loop().time()
 
