@@ -54,7 +54,9 @@ class Conversation:
         self._numbers = {"item": 0, "response": 0, "event": 0}
         self._item_id = ""
         self._responding: asyncio.Task[None] | None = None
-        self._asides: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        """All that speak, also those that were cancelled and have not ended."""
+        self._over = False
         """Responses outside the conversation: texts that are read aloud."""
 
     async def run(self) -> None:
@@ -65,10 +67,10 @@ class Conversation:
                 if message.type is WSMsgType.TEXT:
                     await self._take(json.loads(message.data))
         finally:
-            if self._responding:
-                self._responding.cancel()
-            for aside in self._asides:
-                aside.cancel()
+            self._over = True
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _take(self, event: Event) -> None:
         match event["type"]:
@@ -83,12 +85,7 @@ class Conversation:
             case "input_audio_buffer.append":
                 await self._hear(base64.b64decode(event["audio"]))
             case "response.create" if event.get("response", {}).get("conversation") == "none":
-                aside = self._speak(
-                    self._new("response"), self._new("item"), event["response"].get("metadata")
-                )
-                task = asyncio.create_task(aside)
-                self._asides.add(task)
-                task.add_done_callback(self._asides.discard)
+                self._speaking(event["response"].get("metadata"))
             case "response.create":
                 self._respond()
             case "response.cancel":
@@ -122,11 +119,17 @@ class Conversation:
 
     def _respond(self) -> None:
         self._cancel()
-        self._responding = asyncio.create_task(self._speak(self._new("response"), self._new("item")))
+        self._responding = self._speaking()
 
     def _cancel(self) -> None:
         if self._responding:
             self._responding.cancel()
+
+    def _speaking(self, metadata: Event | None = None) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._speak(self._new("response"), self._new("item"), metadata))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _speak(self, response_id: str, item_id: str, metadata: Event | None = None) -> None:
         status = "cancelled"
@@ -148,7 +151,7 @@ class Conversation:
                 await asyncio.sleep(CHUNK_MS / 1000 / self._speech_per_s)
             status = "completed"
         finally:
-            if not self._socket.closed:
+            if not self._over and not self._socket.closed:
                 item = {"id": item_id, "type": "message", "role": "assistant", "status": status}
                 done = {
                     "id": response_id,

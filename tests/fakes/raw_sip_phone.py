@@ -68,6 +68,8 @@ class RawSipPhone:
     """Its own address."""
     call_id: str = field(default_factory=lambda: secrets.token_hex(8))
     tag: str = field(default_factory=lambda: secrets.token_hex(4))
+    own_port: int = 0
+    """Where it listens for SIP; 0: anywhere."""
     patience_s: float = 5.0
     """For the answer to an INVITE."""
     sequence: int = 0
@@ -80,7 +82,7 @@ class RawSipPhone:
         self.sip: asyncio.Queue[bytes] = asyncio.Queue(100)
         self.rtp: asyncio.Queue[bytes] = asyncio.Queue(10000)
         self.sip_transport, _ = await loop.create_datagram_endpoint(
-            lambda: _Receiver(self.sip), local_addr=(self.host, 0)
+            lambda: _Receiver(self.sip), local_addr=(self.host, self.own_port)
         )
         self.rtp_transport, _ = await loop.create_datagram_endpoint(
             lambda: _Receiver(self.rtp), local_addr=(self.host, 0)
@@ -141,11 +143,21 @@ class RawSipPhone:
                     self.reply(data, "200 OK")
                     return message
 
-    def reply(self, request: bytes, status: str) -> None:
+    def reply(self, request: bytes, status: str, body: str = "") -> None:
         """Answer a request with the headers that RFC 3261 section 8.2.6.2 says to copy."""
-        copied = re.findall(rb"(?im)^((?:via|from|to|call-id|cseq):[^\r]*)\r$", request)
-        lines = [f"SIP/2.0 {status}".encode(), *copied, b"Content-Length: 0", b"", b""]
-        self.sip_transport.sendto(b"\r\n".join(lines), (HOST, self.server_port))
+        copied = re.findall(r"(?im)^((?:via|from|to|call-id|cseq):[^\r]*)\r$", request.decode())
+        lines = [
+            f"SIP/2.0 {status}",
+            *(
+                f"{line};tag={self.tag}" if re.match("to:(?!.*;tag=)", line, re.I) else line
+                for line in copied
+            ),
+            f"Contact: <sip:{self.user}@{self.host}:{self.port}>",
+            *(["Content-Type: application/sdp"] if body else []),
+            f"Content-Length: {len(body)}",
+        ]
+        text = "\r\n".join(lines) + "\r\n\r\n" + body
+        self.sip_transport.sendto(text.encode(), (HOST, self.server_port))
 
     def _send(
         self,

@@ -16,9 +16,8 @@ from pathlib import Path
 from ari_app.demo.asterisk_prefix import ASTERISK, fetch
 from ari_app.demo.voice import utterance
 from bench.speech import trimmed
-from tests.faults import cases
-from tests.faults.cases import Case, Procedure
-from tests.faults.course import Note
+from tests.faults import cases, limit
+from tests.faults.course import Case, Note, Procedure
 from tests.faults.lane import Lane
 from tests.faults.report import as_markdown, write
 
@@ -48,16 +47,15 @@ async def matrix(cells: list[tuple[Case, Procedure]], lanes: int, *, full_house:
                 notes.append(note)
                 verdict = "ok  " if note.ok else "FAIL"
                 waits = f", waits {max(note.waits_ms) / 1000:.1f} s" if note.waits_ms else ""
-                say(
-                    f"{verdict} {len(notes):3} of {len(cells)}  {case.name}: {note.ending}{waits}, {note.took_s} s"
-                )
+                place = f"{len(notes):3} of {len(cells) + full_house}"
+                say(f"{verdict} {place}  {case.name}: {note.ending}{waits}, {note.took_s} s")
                 for problem in note.problems:
                     say(f"       {problem}")
 
     with tempfile.TemporaryDirectory(prefix="ari_app-faults-") as folder:
         if full_house:
-            async with Lane(99, prefix, Path(folder), cases.narrow()) as lane:
-                notes.append(await cases.full_house(lane))
+            async with Lane(99, prefix, Path(folder), limit.narrow()) as lane:
+                notes.append(await limit.full_house(lane))
                 say(
                     f"{'ok  ' if notes[0].ok else 'FAIL'}  {notes[0].fault}: {notes[0].problems or notes[0].remarks}"
                 )

@@ -21,6 +21,20 @@ SETTLE_S = 0.3
 Strike = Callable[[], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class Case:
+    """One cell of the matrix."""
+
+    group: str
+    fault: str
+    moment: str
+    mode: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.group}: {self.fault}, {self.moment}, {self.mode}"
+
+
 @dataclass
 class Note:
     """What came of a case."""
@@ -196,3 +210,7 @@ class Course:
             self.blame(f"in the log: {line[:160]}")
         if not self.note.ok:
             self.note.log = self.session.process.log()[-20_000:]
+
+
+Procedure = Callable[[Course, Case], Awaitable[None]]
+"""What happens in a case."""

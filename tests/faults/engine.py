@@ -96,10 +96,10 @@ class _Socket:
         in_answer = '"response.output_audio.delta"' in text
         match fault:
             case "hangs before the first byte":
-                await asyncio.Event().wait()
+                await self._engine.hang()
             case "hangs after the first byte" if in_answer:
                 await self._socket.send_str(text)
-                await asyncio.Event().wait()
+                await self._engine.hang()
             case "resets in mid-stream" if in_answer:
                 self.abort()
             case "garbage":
@@ -125,6 +125,7 @@ class FaultyEngine(Engine):
         self.failed: Counter[str] = Counter()
         """Requests that met the fault, by stage."""
         self._sockets: set[_Socket] = set()
+        self._healed = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self.port = 0
@@ -145,6 +146,7 @@ class FaultyEngine(Engine):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._runner is not None
+        self._healed.set()
         await self._runner.cleanup()
 
     async def _listen(self) -> None:
@@ -163,9 +165,16 @@ class FaultyEngine(Engine):
             for socket in list(self._sockets):
                 socket.abort()
 
+    async def hang(self) -> None:
+        """Say nothing until all is well again; by then nobody listens."""
+        await self._healed.wait()
+        raise ConnectionError("it hung")
+
     async def heal(self) -> None:
         """Everything works again."""
         self.fault = None
+        self._healed.set()
+        self._healed = asyncio.Event()
         if self._site is None:
             await self._listen()
         for socket in list(self._sockets):
@@ -204,7 +213,8 @@ class FaultyEngine(Engine):
             body = {"error": {"message": "A fault was ordered.", "type": code, "code": code}}
             return web.json_response(body, status=status, headers=headers)
         if self.fault == "hangs before the first byte":
-            await asyncio.Event().wait()
+            await self._healed.wait()
+            return self._broken(request)
         if stage == "realtime":
             return await handler(request)
         return await self._stream(request, stage, self.fault)
@@ -225,7 +235,7 @@ class FaultyEngine(Engine):
             else:
                 await response.write(data)
             if fault == "hangs after the first byte":
-                await asyncio.Event().wait()
+                await self.hang()
             if fault == "resets in mid-stream":
                 return self._broken(request)
         except ConnectionError:

@@ -80,7 +80,6 @@ class Session:
         self._lane = lane
         self._directory = directory
         self._web_port = free_port()
-        self.recordings = directory / "recordings"
         self.temporary = directory / "tmp"
         self.settings = {
             "ARI_URL": lane.ari_url,
@@ -89,7 +88,7 @@ class Session:
             "OPENAI_BASE_URL": lane.engine.url,
             "MODE": mode,
             "WEB_PORT": str(self._web_port),
-            "RECORDINGS_DIR": str(self.recordings),
+            "RECORDINGS_DIR": str(directory / "recordings"),
             "XDG_STATE_HOME": str(lane.directory / "state"),
             "TMPDIR": str(self.temporary),
             **SETTINGS,
@@ -115,6 +114,16 @@ class Session:
         tasks = int(found[1])
         temporary = [path.name for path in self.temporary.iterdir()]
         return Left(there.channels, there.bridges, there.udp_sockets, tasks, temporary)
+
+    async def place_call(self, number: str) -> int:
+        """Have the bot call somebody, by its HTTP API; returns the status."""
+        url = f"http://127.0.0.1:{self._web_port}/api/calls"
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with (
+            aiohttp.ClientSession(headers=headers, timeout=ASK) as http,
+            http.post(url, json={"number": number}) as answer,
+        ):
+            return answer.status
 
     async def registered(self) -> bool:
         """Asterisk hands calls to the application."""
@@ -155,7 +164,11 @@ class Lane:
         self.number = number
         self.directory = directory / f"lane{number}"
         self._prefix = prefix
-        self._asterisk_settings = settings
+        self.trunk_port = free_port()
+        """Where numbers from outside are called."""
+        self._asterisk_settings = settings or AsteriskSettings(
+            trunk_domain="127.0.0.1", trunk_port=str(self.trunk_port)
+        )
         self._stack = AsyncExitStack()
         self.asterisk: PrivateAsterisk
         self.engine = FaultyEngine()
@@ -200,11 +213,14 @@ class Lane:
                 return answer.status == 200
         return False
 
-    def phone(self) -> Phone:
-        """A caller with an account."""
+    def phone(self, *, outside: bool = False) -> Phone:
+        """A caller with an account, or one outside who can be called."""
         self._count += 1
+        asterisk = self.asterisk
         return Phone(
-            self.asterisk.sip_port, self.asterisk.caller_user, self.asterisk.caller_password, seed=self._count
+            *(asterisk.sip_port, asterisk.caller_user, asterisk.caller_password),
+            seed=self._count,
+            own_port=self.trunk_port if outside else 0,
         )
 
     @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -18,6 +18,7 @@ FRAME_BYTES = 160
 SILENT = b"\xff" * FRAME_BYTES
 _LEVEL = [abs(((((~c & 0x0F) << 3) + 0x84) << (~c >> 4 & 7)) - 0x84) for c in range(256)]
 _LOUD = bytes(1 if level > 300 else 0 for level in _LEVEL)
+PATIENCE_S = 15.0
 SPEECH_SAMPLES = 20
 """A packet with so many loud samples is sound."""
 
@@ -85,8 +86,8 @@ class Hearing:
 class Phone:
     """One call: `async with Phone(...) as phone: await phone.dial("100")`."""
 
-    def __init__(self, sip_port: int, user: str, password: str, *, seed: int = 1) -> None:
-        self._sip = RawSipPhone(sip_port, user, password, patience_s=15)
+    def __init__(self, sip_port: int, user: str, password: str, *, seed: int = 1, own_port: int = 0) -> None:
+        self._sip = RawSipPhone(sip_port, user, password, patience_s=PATIENCE_S, own_port=own_port)
         self._chance = random.Random(seed)
         self.line: Line = good
         self.mute = False
@@ -127,9 +128,32 @@ class Phone:
             found = re.search(r"<(sip:[^>]+)>", self._sip.answered.headers["contact"])
             assert found is not None
             self._contact = found[1]
-            for work in (self._signal, self._speak, self._hear):
-                self._tasks.append(asyncio.create_task(work()))
+            self._begin(self._signal, self._speak, self._hear)
         return self.status
+
+    async def take(self, extension: str, announcement: bytes) -> float:
+        """Wait for a call, play an announcement to it as early media (RFC 3960), then answer; returns when.
+
+        Raises:
+            TimeoutError: nobody called.
+        """
+        async with asyncio.timeout(PATIENCE_S):
+            while not (data := await self._sip.sip.get()).startswith(b"INVITE "):
+                self._sip.reply(data, "200 OK")
+        self._sip.answered = invite = parse_message(data)
+        assert f"sip:{extension}@" in invite.start
+        self._sip.call_id, self._to = invite.headers["call-id"], invite.headers["from"]
+        self._contact = f"sip:{HOST}:{self._sip.server_port}"
+        self._sip.reply(data, "183 Session Progress", self._sip._offer())
+        self._begin(self._speak, self._hear)
+        await self.say(announcement)
+        self._sip.reply(data, "200 OK", self._sip._offer())
+        self._begin(self._signal)
+        self.status = 200
+        return asyncio.get_running_loop().time()
+
+    def _begin(self, *works: Callable[[], Coroutine[None, None, None]]) -> None:
+        self._tasks += [asyncio.create_task(work()) for work in works]
 
     async def dial_and_cancel(self, extension: str, after_s: float) -> int:
         """Call, and send a CANCEL so long after the INVITE with its digest; returns the final status."""

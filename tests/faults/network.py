@@ -1,0 +1,139 @@
+"""Faults of the network between the caller and Asterisk, and who else sends on it. Shell."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tests.faults.course import Case, Course
+from tests.faults.phone import Line, Packet
+
+
+def losing(share: float) -> Line:
+    return lambda packet, chance: [] if chance.random() < share else [(0.0, packet)]
+
+
+def in_bursts(packet: Packet, chance: random.Random) -> list[tuple[float, Packet]]:
+    """Ten packets of each hundred, in a row."""
+    return [] if packet.number % 100 < 10 else [(0.0, packet)]
+
+
+def reordering(packet: Packet, chance: random.Random) -> list[tuple[float, Packet]]:
+    return [(0.05 if packet.number % 7 == 0 else 0.0, packet)]
+
+
+def duplicating(packet: Packet, chance: random.Random) -> list[tuple[float, Packet]]:
+    return [(0.0, packet), (0.01, packet)]
+
+
+def jittering(packet: Packet, chance: random.Random) -> list[tuple[float, Packet]]:
+    return [(chance.uniform(0.001, 0.2), packet)]
+
+
+def changing_ssrc(packet: Packet, chance: random.Random) -> list[tuple[float, Packet]]:
+    return [(0.0, replace(packet, ssrc=packet.ssrc + packet.number // 150))]
+
+
+def changing_payload(packet: Packet, chance: random.Random) -> list[tuple[float, Packet]]:
+    """Now and then a type that nobody agreed upon."""
+    return [(0.0, replace(packet, payload_type=8) if packet.number % 20 == 0 else packet)]
+
+
+def suppressing_silence(packet: Packet, chance: random.Random) -> list[tuple[float, Packet]]:
+    return [] if packet.silent else [(0.0, packet)]
+
+
+LINES: dict[str, Line] = {
+    "1 % loss": losing(0.01),
+    "5 % loss": losing(0.05),
+    "20 % loss": losing(0.20),
+    "bursts of loss": in_bursts,
+    "reordering": reordering,
+    "duplicates": duplicating,
+    "200 ms jitter": jittering,
+    "SSRC changes": changing_ssrc,
+    "payload type changes": changing_payload,
+    "silence suppression": suppressing_silence,
+}
+
+
+async def bad_line(course: Course, case: Case) -> None:
+    """The caller is understood all the same, and the bot answers."""
+    course.phone.line = LINES[case.fault]
+    await _converse(course)
+
+
+async def _converse(course: Course) -> None:
+    status = await course.phone.dial(course.lane.asterisk.bot_extension)
+    if status != 200:
+        course.blame(f"the call was refused with {status}")
+        return
+    await course.greeted()
+    await course.talk(3)
+    if course.note.ending != "went on" or len(course.note.waits_ms) < 3:
+        course.blame(f"only {len(course.note.waits_ms)} of 3 turns were answered; {course.note.ending}")
+    if not course.phone.ended.is_set():
+        course.phone.hang_up()
+    course.hear_witness()
+    await course.check_left(course.before)
+
+
+FLOOD = """
+import socket, sys, time, random
+port, seconds, rate = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+packets = [bytes([0x80, 10]) + random.randbytes(10) + random.randbytes(320) for _ in range(64)]
+start, sent = time.monotonic(), 0
+while (now := time.monotonic() - start) < seconds:
+    due = int(now * rate)
+    while sent < due:
+        try:
+            sock.sendto(packets[sent % 64], ("127.0.0.1", port))
+        except OSError:
+            pass
+        sent += 1
+    time.sleep(0.0005)
+print(sent)
+"""
+FLOOD_S, FLOOD_PER_S = 6.0, 50_000
+
+
+async def flood(course: Course, case: Case) -> None:
+    """Somebody sends 50,000 packets a second to the application's RTP port of the call."""
+    status = await course.phone.dial(course.lane.asterisk.bot_extension)
+    assert status == 200
+    await course.greeted()
+    port = _newest_udp_port(course.session.process.pid)
+    flooder = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FLOOD, str(port), str(FLOOD_S), str(FLOOD_PER_S)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        await course.talk(2)
+        sent, _ = await flooder.communicate()
+    finally:
+        if flooder.returncode is None:
+            flooder.kill()
+            await flooder.wait()
+    course.note.remarks.append(f"{int(sent)} foreign packets in {FLOOD_S:g} s")
+    if course.note.ending != "went on" or len(course.note.waits_ms) < 2:
+        course.blame("the conversation did not go on")
+    course.phone.hang_up()
+    course.hear_witness()
+    await course.check_left(course.before)
+
+
+def _newest_udp_port(pid: int) -> int:
+    """Of the call that came last: the socket with the highest inode."""
+    held = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            held.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/udp").read_text("ascii").splitlines()[1:]]
+    ours = [(int(row[9]), int(row[1].partition(":")[2], 16)) for row in rows if f"socket:[{row[9]}]" in held]
+    return max(ours)[1]
