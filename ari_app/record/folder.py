@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -47,6 +48,30 @@ class Turn:
     cue: str
 
 
+class FreeSpace:
+    """What is free on the disk of all recordings, asked at most once a second.
+
+    Each system call gives the interpreter away, and the event loop waits until it has it back.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._asked_at = -float("inf")
+        self._free_bytes = 0
+
+    def bytes_at(self, folder: Path) -> int:
+        """Raises OSError when the disk does not tell."""
+        now = self._clock()
+        if now - self._asked_at >= 1.0:
+            self._free_bytes, self._asked_at = self._ask(folder), now
+        return self._free_bytes
+
+
 class CallFolder:
     """The files of one recording. Nothing here raises for a disk's faults: `failure` says what was wrong first."""
 
@@ -58,12 +83,14 @@ class CallFolder:
         system_message: str,
         seal: Seal | None,
         min_free_bytes: int,
+        free_space: FreeSpace,
         on_failed: Callable[[str], None],
     ) -> None:
         self._directory = directory
         self._system_message = system_message
         self._seal = seal
         self._min_free_bytes = min_free_bytes
+        self._free_space = free_space
         self._about = {"audio_ms": 0, "event": "call", "started": _now(), **about}
         self._on_failed = on_failed
         self._secret = secrets.token_hex(16)
@@ -112,7 +139,7 @@ class CallFolder:
         stack.callback(self._close, self._events)
 
     def _require_space(self, directory: Path) -> None:
-        free_bytes, wanted_bytes = shutil.disk_usage(directory).free, self._min_free_bytes
+        free_bytes, wanted_bytes = self._free_space.bytes_at(directory), self._min_free_bytes
         if free_bytes < wanted_bytes:
             raise OSError(
                 f"only {free_bytes // 1_000_000} MB are free on the disk of {directory}, "

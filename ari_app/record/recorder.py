@@ -21,7 +21,7 @@ from ari_app.audio.format import FRAME_MS, SILENT_FRAME, ms_to_bytes
 from ari_app.dialog.ports import BotSaid, CallerSaid, Fact
 from ari_app.record.cues import Cues
 from ari_app.record.events import name_of, values_of, whole
-from ari_app.record.folder import CallFolder, Turn
+from ari_app.record.folder import CallFolder, FreeSpace, Turn
 from ari_app.record.pauses import Pauses
 from ari_app.record.seal import Seal
 from ari_app.record.wav import StereoAligner, frames_between
@@ -59,6 +59,7 @@ class RecorderSettings:
     """None: the files can be read by whoever gets at them."""
     min_free_bytes: int = 0
     """With less free on the disk nothing is recorded."""
+    free_space: FreeSpace = field(default_factory=FreeSpace)
     writer: RecordWriter = field(default_factory=RecordWriter)
 
 
@@ -113,6 +114,7 @@ class Recorder:
             system_message=settings.system_message,
             seal=settings.seal,
             min_free_bytes=settings.min_free_bytes,
+            free_space=settings.free_space,
             on_failed=on_failed,
         )
         self._settings = settings

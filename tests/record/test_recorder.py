@@ -22,6 +22,7 @@ import pytest
 
 from ari_app.dialog.ports import BargeInDismissed, BotSaid, BotSpeechStarted, CallerSaid, CallerSpeechStarted
 from ari_app.logs import current_call
+from ari_app.record.folder import FreeSpace
 from ari_app.record.recorder import MAX_FRAMES, Recorder, RecorderSettings, recording_directory
 from ari_app.record.writer import TICK_S, RecordWriter
 from tests.fakes.small_disk import ROOT, on_small_disk
@@ -451,6 +452,7 @@ def test_a_disk_that_fills_up_ends_the_recording(tmp_path: Path) -> None:
                 while not (disk / "call/full_call.wav").exists():
                     time.sleep(0.01)
                 (disk / "letters").write_bytes(bytes(2_000_000))
+                time.sleep(1.1)  # what is free is asked once a second
         recorder.note("ended", outcome="answered")
         recorder.close()
         print(json.dumps([(disk / "call/full_call.wav").stat().st_size, (disk / "call/events.jsonl").read_text()]))
@@ -461,6 +463,16 @@ def test_a_disk_that_fills_up_ends_the_recording(tmp_path: Path) -> None:
     events = [json.loads(line) for line in log.splitlines()]
     assert [event["event"] for event in events] == ["call", "recording_stopped", "ended"]
     assert "RECORDINGS_MIN_FREE_MB" in events[1]["reason"]
+
+
+def test_what_is_free_is_asked_once_a_second(tmp_path: Path) -> None:
+    now, answers = 0.0, iter([500, 400, 300])
+    space = FreeSpace(lambda folder: next(answers), lambda: now)
+    assert [space.bytes_at(tmp_path) for _ in range(3)] == [500, 500, 500]
+    now = 0.99
+    assert space.bytes_at(tmp_path) == 500
+    now = 1.0
+    assert [space.bytes_at(tmp_path / "another") for _ in range(2)] == [400, 400]
 
 
 def test_odd_line_ends_do_not_break_a_line_of_the_log(tmp_path: Path) -> None:
