@@ -25,7 +25,9 @@ def main() -> int:
         "--quick", action="store_true", help="some scenarios, and few samples: minutes, not an hour"
     )
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="this scenario; may be repeated")
-    parser.add_argument("--minutes", type=float, help="of the calls of `alignment` (default: 10; quick: 1)")
+    parser.add_argument(
+        "--minutes", type=float, help="of the calls of `alignment` and `endurance` (default: 10; quick: 1)"
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("bench-report"), help="folder (default: %(default)s)"
     )

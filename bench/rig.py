@@ -20,12 +20,13 @@ from ari_app.audio.codec import pcm16_to_ulaw
 from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
-from ari_app.demo.measure import process_cost
+from ari_app.demo.measure import footprint, process_cost
 from bench.sipp import place_calls
 
 HOST = "127.0.0.1"
 RECORDED_S = 10
 """After the end of its call a recording is complete."""
+CLEAN_S = 5.0
 SET_UP_S = 1.0
 """Between the callers' sockets and the first INVITE, and at the end of a batch."""
 
@@ -93,6 +94,12 @@ class Rig:
         url = self._engine_url.removesuffix("/v1") + "/counts"
         async with aiohttp.ClientSession() as http, http.get(url) as answer:
             return dict(await answer.json())
+
+    async def left(self) -> dict[str, int]:
+        """What is there of calls some seconds after the last one."""
+        await asyncio.sleep(CLEAN_S)
+        there = await footprint(self._asterisk, self._serve.pid)
+        return {"channels": there.channels, "bridges": there.bridges, "udp_sockets": there.udp_sockets}
 
     async def recordings(self, root: Path, count: int) -> list[Path]:
         """The folders of this many calls, once they are over; in the order in which the calls began."""

@@ -270,6 +270,20 @@ async def capacity(bench: Bench) -> AsyncIterator[Result]:
         yield _loaded("capacity", {"calls": calls, "vad": vad}, outcome, calls * seconds)
 
 
+async def endurance(bench: Bench) -> AsyncIterator[Result]:
+    """Calls that begin at five a second and talk for minutes, and what they leave behind."""
+    calls = 20 if bench.quick else 100
+    seconds = bench.minutes * 60
+    settings = {"SILENCE_DURATION_MS": "500", "HOLD": ""}
+    async with rig(bench.asterisk, bench.sipp, profile="fast", settings=settings) as parts:
+        outcome = await bench.run(parts, Batch("turns", calls, 10_000, seconds, per_second=5))
+        left = await parts.left()
+    parameters = {"calls": calls, "minutes": bench.minutes}
+    result = _loaded("endurance", parameters, outcome, calls * seconds)
+    result.figures |= {"left_" + name: count for name, count in left.items()}
+    yield result
+
+
 async def records(bench: Bench) -> AsyncIterator[Result]:
     """What it costs to keep every call's sound, words and events; by turns, because machines have bad minutes."""
     calls = 10 if bench.quick else 50
@@ -417,6 +431,7 @@ SCENARIOS: dict[str, Scenario] = {
     "endpointing": endpointing,
     "capacity": capacity,
     "stall": stall,
+    "endurance": endurance,
     "records": records,
     "alignment": alignment,
     "realtime": realtime,
