@@ -38,6 +38,8 @@ SILENT = b"\xff" * FRAME_SAMPLES
 SETTLE_S = 0.5
 OVER_S = 3.0
 """After something was said over the bot it has gone on by then, or answered, or is waiting."""
+GONE_S = 2.0
+"""A call without a packet for so long was hung up."""
 PATIENCE_S = 12.0
 """A bot that has not answered by then has failed."""
 
@@ -257,6 +259,8 @@ class Media:
             case "waiting" if call.bot_started_at > call.said_until:
                 call.notes.append({"gap_ms": (call.bot_started_at - call.said_until) * 1000})
                 self._enter(call, "hearing", now)
+            case "waiting" if now - call.last_arrival > GONE_S:
+                self._enter(call, "gone", now)
             case "waiting" if now - call.since > PATIENCE_S:
                 call.notes.append({"gap_ms": None})
                 self._enter(call, "hearing", now)
