@@ -15,6 +15,8 @@ DEAD_AIR_S = 3.0
 """Beyond the silence window nobody waits longer for a sound."""
 TURNS = 5
 QUIET_S = 0.8
+SWEPT = "of dead calls"
+"""The log, when something was taken down only because its call was no more."""
 LONGEST_ANSWER_S = 15.0
 SETTLE_S = 0.3
 
@@ -206,6 +208,8 @@ class Course:
         more = await self.session.leftovers(before)
         if more:
             self.blame(f"left behind: {more}")
+        if self.note.group != "machine" and SWEPT in self.session.process.log():
+            self.blame("what the call should have taken down was left to the sweep")
         for line in self.session.faults_in_log()[:3]:
             self.blame(f"in the log: {line[:160]}")
         if not self.note.ok:
