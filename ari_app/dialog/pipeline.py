@@ -47,6 +47,7 @@ from ari_app.dialog.ports import (
 )
 from ari_app.dialog.response import Response
 from ari_app.dialog.sentences import pieces
+from ari_app.dialog.silence import Lack, Silence
 from ari_app.dialog.stopgap import LAST_WORDS, Stopgap
 from ari_app.dialog.thought import thoughts
 from ari_app.dialog.turn import Turn
@@ -89,6 +90,7 @@ class Pipeline:
         self._tasks: set[asyncio.Task[None]] = set()
         """Bounded by the deadlines: a turn lasts longer than a second, transcribing it at most seconds."""
         self._stopgap = Stopgap(settings.phrases)
+        self._silence = Silence(settings.hold_after_s)
         self._bill = Bill()
         self._failures = 0
         self._misunderstood = 0
@@ -124,6 +126,7 @@ class Pipeline:
         voiced = self._detector.push(frame, now) and not protected
         event = self._tracker.push(frame, voiced, now)
         self._now = now
+        self._mind_silence(now)
         if self._doubt and (self._tracker.speech_ms >= SURE_MS or isinstance(event, TurnEnded)):
             self._interrupt(self._doubt)
         match event:
@@ -156,7 +159,6 @@ class Pipeline:
 
     async def close(self) -> None:
         self._deaf = True
-        self._stopgap.cancel()
         self._conclude()
         for task in self._tasks:
             task.cancel()
@@ -226,9 +228,6 @@ class Pipeline:
     def _commit(self, turn: Turn) -> None:
         """The turn is over: its words count, and its answer may be heard."""
         self._latest, self._number = turn, turn.number
-        self._stopgap.cancel()
-        if turn.ended:
-            self._stopgap.play_later(self._settings.hold_after_s, lambda: self._play_hold(turn))
         turn.committed.set()
         self._settle(turn)
         if turn.response:
@@ -266,8 +265,6 @@ class Pipeline:
             await self._failed(turn, EngineError("conversation", "internal error"))
         finally:
             turn.listened.set()
-            if turn is self._latest:
-                self._stopgap.cancel()
             if timed := turn.take_timed():
                 self._report(timed)
 
@@ -349,9 +346,15 @@ class Pipeline:
         if turn.committed.is_set():
             self._adopt(turn, response)
         try:
-            await response.speak(pieces)
+            async with turn.patience():
+                await response.speak(pieces)
             await turn.committed.wait()
             self._failures = 0
+        except TimeoutError:
+            response.break_off()
+            await self._failed(
+                turn, EngineTimeout(response.awaited, "the answer came too slowly to be spoken")
+            )
         except EngineError as error:
             await turn.committed.wait()
             await self._failed(turn, error)  # its sentence follows what was already given to playout
@@ -396,9 +399,19 @@ class Pipeline:
         self._conclude()
         self._report(GaveUp(str(error)))
 
-    def _play_hold(self, turn: Turn) -> None:
-        if self._may_speak(turn) and not self._playout.speaking:
-            self._stopgap.play(turn.number, "hold")
+    def _mind_silence(self, now: float) -> None:
+        """Nobody waits in silence: not before an answer, and not in the middle of one."""
+        turn = self._latest
+        if turn is None or turn.task.done() or self._doubt or self._tracker.speaking:
+            self._silence.push(now, due=False)
+            return
+        starved = self._playout.starved
+        sounding = self._playout.speaking and not starved
+        match self._silence.push(now, due=True, sounding=sounding, unfinished=starved):
+            case Lack.A_WORD:
+                self._stopgap.play(turn.number, "hold")
+            case Lack.THE_ANSWER:
+                turn.lose_patience(self._loop.time())
 
 
 async def _pieces(text: str) -> AsyncGenerator[str, None]:

@@ -126,6 +126,17 @@ class Response:
         for _ in range(AHEAD):
             self._room.release()
 
+    def break_off(self) -> None:
+        """Nothing more comes: the caller hears what there is."""
+        for segment in self._segments:
+            if not segment.closed:
+                self._close(segment)
+
+    @property
+    def awaited(self) -> str:
+        """The stage that the answer waits for."""
+        return STAGE if any(not segment.complete for segment in self._segments) else "chat"
+
     @property
     def segments(self) -> int:
         """How many pieces were given to text-to-speech."""

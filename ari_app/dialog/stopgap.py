@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
 
 from ari_app.dialog.phrasebook import Phrasebook
-from ari_app.dialog.ports import ItemFinished, ItemStarted, Playout, PlayoutMark
+from ari_app.dialog.ports import ItemFinished, Playout, PlayoutMark
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Stopgap:
         """Of the caller, where the engine names it."""
         self._playout: Playout | None = None
         self._over = asyncio.Event()
-        self._hold: asyncio.TimerHandle | None = None
+        self._said: Counter[str] = Counter()
 
     def begin(self, playout: Playout) -> None:
         """The call has begun."""
@@ -38,25 +38,15 @@ class Stopgap:
             return False
         self._over.clear()
         item_id = f"t{turn}.{name or purpose}"
+        self._said[item_id] += 1
+        if (times := self._said[item_id]) > 1:
+            item_id += f".{times}"
         self._playout.play(item_id, pcm)
         self._playout.finish(item_id)
         return True
 
-    def play_later(self, delay_s: float, play: Callable[[], None]) -> None:
-        """Call `play` if by then no sound of the bot has begun."""
-        self.cancel()
-        self._hold = asyncio.get_running_loop().call_later(delay_s, play)
-
-    def cancel(self) -> None:
-        """What was to be played later is not needed any more."""
-        if self._hold:
-            self._hold.cancel()
-            self._hold = None
-
     def push_mark(self, mark: PlayoutMark) -> None:
-        if isinstance(mark, ItemStarted):
-            self.cancel()
-        elif isinstance(mark, ItemFinished) and mark.item_id.endswith(f".{LAST_WORDS}"):
+        if isinstance(mark, ItemFinished) and mark.item_id.endswith(f".{LAST_WORDS}"):
             self._over.set()
 
     async def last_words_heard(self) -> None:

@@ -30,6 +30,17 @@ class Turn:
         """To speech-to-text and chat."""
         self._stages: dict[str, float] = {}
         self._timed = False
+        self._patience: asyncio.Timeout | None = None
+
+    def patience(self) -> asyncio.Timeout:
+        """For as long as the caller has it: a context that ends with TimeoutError after `lose_patience`."""
+        self._patience = asyncio.timeout(None)
+        return self._patience
+
+    def lose_patience(self, now: float) -> None:
+        """The answer, where one is being spoken, is given up; `now` is the loop's time."""
+        if self._patience is not None:
+            self._patience.reschedule(now)
 
     def reached(self, stage: str, at: float) -> None:
         """Note the first time of a stage, a field of `TurnTimed`."""

@@ -355,13 +355,14 @@ class RealtimeConversation:
         for turn in self._minutes.overdue(now):
             self._minutes.settle(turn, CallerNotUnderstood(turn.number, "no transcript came"))
         in_doubt = self._line is not None and self._event_at < self._probed_at < now - DOUBT_S
-        if in_doubt and self._playout.starved:  # the rest of the answer will not come
+        starving = self._patience.starved(now)
+        if (in_doubt or starving) and self._playout.starved:  # the rest of the answer will not come
             for response in self._responses.break_off():
                 self._conclude(response)
             self._playout.clear()
         silence = not (self._playout.speaking or self._caller.speaking)
-        self._patience.watch(now, silence=silence, in_doubt=in_doubt)
-        if self._line and self._stuck(now):
+        self._patience.watch(now, silence=silence, in_doubt=in_doubt, starved=self._playout.starved)
+        if self._line and (starving or self._stuck(now)):
             line = self._line
             self.failed(EngineTimeout(STAGE, "the server stopped answering"), now)
             self.session_lost(now)

@@ -43,6 +43,8 @@ class Patience:
         """The caller's, where the server names it."""
         self._owed_since: float | None = None
         self._held = False
+        self._silent_since = 0.0
+        self._fed_at = float("inf")
         self._failures = 0
         self._sentences = 0
         self._giving_up: str | None = None
@@ -94,14 +96,27 @@ class Patience:
         elif may_speak:
             self._say("apology")
 
-    def watch(self, now: float, *, silence: bool, in_doubt: bool = False) -> None:
-        """Once per frame; `silence`: neither side is speaking; `in_doubt`: the server may not have heard the caller."""
+    def watch(self, now: float, *, silence: bool, in_doubt: bool = False, starved: bool = False) -> None:
+        """Once per frame; `silence`: neither side is speaking; `in_doubt`: the server may not have heard the caller;
+        `starved`: the answer has broken off, perhaps for a moment."""
+        if not starved:
+            self._fed_at = now
         if self.giving_up:
             if now > self._farewell_until:
                 self.heard_farewell()
-        elif silence and not self._held and (in_doubt or self.owed_s(now) > self._manners.hold_after_s):
-            self._held = True
+        elif not silence:
+            self._silent_since = now
+        elif (in_doubt and not self._held) or self._silent_s(now) > self._manners.hold_after_s:
+            self._held, self._silent_since = True, now
             self._say("hold")
+
+    def starved(self, now: float) -> bool:
+        """The rest of an answer has not come for too long, whatever else the server sends."""
+        return now - self._fed_at > self._manners.hold_after_s
+
+    def _silent_s(self, now: float) -> float:
+        """For how long the caller has heard nothing although an answer is owed."""
+        return now - max(self._owed_since, self._silent_since) if self._owed_since is not None else 0.0
 
     def heard_farewell(self) -> None:
         """The last words were heard."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import fields, replace
+from itertools import groupby
 
 import pytest
 
@@ -19,11 +21,14 @@ from ari_app.dialog.ports import (
     CallerSpeechStarted,
     EngineFailed,
     GaveUp,
+    Message,
+    PcmChunk,
     Speculated,
     TurnTimed,
 )
 from ari_app.errors import EngineRejected, EngineUnreachable
 from tests.fakes.brain_ports import (
+    TTS_RATE_HZ,
     Forever,
     ScriptedChat,
     ScriptedStt,
@@ -395,7 +400,69 @@ async def test_a_slow_engine_is_bridged_by_a_local_sentence() -> None:
         await call.silence(400)
         call.stt.gate.set()
         await call.until(lambda: call.all(BotSaid))
-    assert [item for item in dict.fromkeys(call.playout.sent) if item] == ["t1.hold", "t1.s1"]
+    assert [item for item in dict.fromkeys(call.playout.sent) if item] == ["t1.hold", "t1.hold.2", "t1.s1"]
+
+
+async def test_a_sentence_that_breaks_off_is_followed_by_a_word_in_time() -> None:
+    tts = ScriptedTts({"Hello!": Forever()})
+    call = Call(ScriptedStt("Hello there."), ScriptedChat(["Hello! How are you?"]), tts)
+    async with on_the_line(call):
+        await call.say()
+        await call.until(lambda: "t1.s1" in call.playout.sent)
+        heard = len(call.playout.sent)
+        await call.until(lambda: "t1.apology" in call.playout.sent[heard:])
+        silent = call.playout.sent[heard:].count(None)
+    assert 2400 <= silent * 20 <= 2700
+    (failed,) = call.all(EngineFailed)
+    assert (failed.stage, failed.kind) == ("text-to-speech", "timeout")
+
+
+async def test_an_answer_that_drips_is_given_up() -> None:
+    class Dripping(ScriptedTts):
+        async def speak(self, text: str) -> AsyncGenerator[PcmChunk, None]:
+            self.open += 1
+            try:
+                while True:
+                    yield PcmChunk(b"\x00\x10" * 4, TTS_RATE_HZ)
+                    await asyncio.sleep(0.02)  # of real time, in which many frames of the call pass
+            finally:
+                self.open -= 1
+
+    settings = replace(SETTINGS, phrases=phrasebook(hold=local_sentence(200), apology=local_sentence(400)))
+    call = Call(ScriptedStt("Hello there."), ScriptedChat(["Certainly."]), Dripping(), settings)
+    async with on_the_line(call):
+        await call.say()
+        since = len(call.playout.sent)
+        await call.until(lambda: "t1.apology" in call.playout.sent)
+        silences = [len(list(run)) for item, run in groupby(call.playout.sent[since:]) if item is None]
+        assert max(silences) * 20 <= 2600
+    (failed,) = call.all(EngineFailed)
+    assert (failed.stage, failed.kind) == ("text-to-speech", "timeout")
+
+
+async def test_a_model_that_takes_long_between_two_sentences_is_waited_for() -> None:
+    class Pausing(ScriptedChat):
+        async def reply(self, messages: Sequence[Message]) -> AsyncGenerator[str, None]:
+            yield "Certainly, we are open. "
+            await goes_on.wait()
+            yield "Until five."
+
+    goes_on = asyncio.Event()
+    settings = replace(SETTINGS, phrases=phrasebook(hold=local_sentence(200)))
+    call = Call(ScriptedStt("Hello there."), Pausing([]), settings=settings)
+    async with on_the_line(call):
+        await call.say()
+        await call.until(lambda: "t1.hold.2" in call.playout.sent)
+        goes_on.set()
+        await call.until(lambda: call.all(BotSaid))
+    (said,) = call.all(BotSaid)
+    assert (said.heard, said.interrupted) == ("Certainly, we are open. Until five.", False)
+    assert [item for item in dict.fromkeys(call.playout.sent) if item] == [
+        "t1.s1",
+        "t1.hold",
+        "t1.hold.2",
+        "t1.s2",
+    ]
 
 
 async def test_an_endless_answer_is_cut() -> None:

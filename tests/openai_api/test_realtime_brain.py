@@ -506,6 +506,20 @@ async def test_an_event_that_can_not_be_handled_costs_nothing_else(fake: FakeRea
     assert not phone.all(EngineFailed) and len(fake.connections) == 1
 
 
+async def test_an_answer_that_breaks_off_is_given_up_though_the_session_lives(fake: FakeRealtime) -> None:
+    fake.answers = [Answer("Hello."), Answer("Certainly, we are open.", speed=0.002), Answer("Until five.")]
+    fake.transcripts = ["Are you open?", "Are you there?"]
+    async with on_the_line(fake) as phone:
+        await phone.answered(1)
+        await phone.say()
+        await phone.until(lambda: any(item.startswith("local.apology") for item in phone.heard()))
+        (failed,) = phone.all(EngineFailed)
+        assert failed.kind == "timeout"
+        await phone.say()
+        await phone.until(lambda: phone.all(BotSaid)[-1].text == "Until five.")
+    assert len(fake.connections) == 2
+
+
 async def test_nobody_there(fake: FakeRealtime, unused_tcp_port: int) -> None:
     async with RealtimeClient(f"http://127.0.0.1:{unused_tcp_port}/v1", KEY, SETTINGS) as client:
         brain = RealtimeBrain(RealtimeServers(client), MANNERS)
