@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -170,4 +171,6 @@ class Conversation:
         return f"{kind}_{self._numbers[kind]}"
 
     async def _send(self, kind: str, **fields: Any) -> None:
-        await self._socket.send_str(json.dumps({"type": kind, "event_id": self._new("event"), **fields}))
+        event = {"type": kind, "event_id": self._new("event"), **fields}
+        with contextlib.suppress(ConnectionError):  # the client has gone, and `run` will see it
+            await self._socket.send_str(json.dumps(event))

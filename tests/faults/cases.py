@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from tests.faults import machine, network, signalling
 from tests.faults.course import MOMENTS, Case, Course, Note, Procedure
@@ -45,8 +46,9 @@ def _stages(case: Case) -> tuple[str, ...]:
 async def engine(course: Course, case: Case) -> None:
     """An engine fails at a moment and for good; the caller is told, and what the policy says happens."""
     faulty = course.lane.engine
-    if await course.strike_at(case.moment, lambda: faulty.arm(case.fault, *_stages(case))):
-        await course.talk()
+    strike = partial(faulty.arm, case.fault, *_stages(case))
+    if await course.strike_at(case.moment, strike, patient=True):
+        await course.talk(patient=case.moment in ("ringing", "greeting"))
     if not course.phone.ended.is_set():
         course.phone.hang_up()
     course.note.ending = course.note.ending or "given up"

@@ -13,6 +13,7 @@ from tests.faults.phone import Phone
 MOMENTS = ("ringing", "greeting", "listening", "thinking", "speaking", "hanging up")
 DEAD_AIR_S = 3.0
 """Beyond the silence window nobody waits longer for a sound."""
+PATIENCE_S = 1.0
 TURNS = 5
 QUIET_S = 0.8
 SWEPT = "of dead calls"
@@ -154,22 +155,39 @@ class Course:
             self.blame(f"dead air for {wait_s:.1f} s")
         return True
 
-    async def turn(self) -> bool:
+    async def patient(self, said_at: float) -> None:
+        """Say nothing until the answer is over, with a problem when in its middle the air is dead for long."""
+        hearing, ended = self.phone.hearing, self.phone.ended
+        patience_s = DEAD_AIR_S + PATIENCE_S
+        await self.until(
+            lambda: ended.is_set() or hearing.quiet_s(self._loop.time()) > patience_s, 4 * patience_s
+        )
+        sounds = [at for at in hearing.sounds if at > said_at]
+        longest_s = max((b - a for a, b in zip(sounds, sounds[1:], strict=False)), default=0.0)
+        self.note.remarks.append(f"longest silence in the answer {longest_s:.1f} s")
+        if longest_s > DEAD_AIR_S:
+            self.blame(f"dead air for {longest_s:.1f} s in the middle of an answer")
+        quiet = hearing.quiet_s(self._loop.time()) > patience_s
+        if quiet and not ended.is_set() and self.session.owes():
+            self.blame(f"the answer never came, and nothing was said for {patience_s:g} s")
+
+    async def turn(self, *, patient: bool = False) -> bool:
         """Say something and hear what comes; False when there is nobody any more."""
         said_at = await self.phone.say(self.utterance)
         heard = await self.answered(said_at)
-        await self.quiet()
+        await (self.patient(said_at) if patient else self.quiet())
         return heard and not self.phone.ended.is_set()
 
-    async def talk(self, turns: int = TURNS) -> None:
-        """Go on talking, at most so many turns, and note how that ended."""
-        for _ in range(turns):
-            if self.phone.ended.is_set() or not await self.turn():
+    async def talk(self, turns: int = TURNS, *, patient: bool = False) -> None:
+        """Go on talking, at most so many turns, and note how that ended; `patient` in the first."""
+        for number in range(turns):
+            if self.phone.ended.is_set() or not await self.turn(patient=patient and number == 0):
                 break
         self.note.ending = "given up" if self.phone.ended.is_set() else "went on"
 
-    async def strike_at(self, moment: str, strike: Strike) -> bool:
-        """Call, and do `strike` at the moment; False when the call is over then."""
+    async def strike_at(self, moment: str, strike: Strike, *, patient: bool = False) -> bool:
+        """Call, and do `strike` at the moment; False when the call is over then. `patient`: the caller hears out what
+        comes of it."""
         phone = self.phone
         if moment == "ringing":
             await strike()
@@ -200,7 +218,7 @@ class Course:
             phone.hang_up()
             self.note.ending = "hung up"
             return False
-        await self.quiet()
+        await (self.patient(said_at) if patient else self.quiet())
         return not phone.ended.is_set()
 
     async def check_left(self, before: Left) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -144,6 +145,15 @@ class Session:
                     return ""
             await asyncio.sleep(0.2)
         return more
+
+    def owes(self) -> bool:
+        """By the event logs: a caller said something, and neither was it answered nor did an engine fail."""
+        for log in Path(self.settings["RECORDINGS_DIR"]).glob("*/events.jsonl"):
+            names = [json.loads(line)["event"] for line in log.read_text("utf-8").splitlines()]
+            last = max((at for at, name in enumerate(names) if name == "caller_said"), default=len(names))
+            if last < len(names) and not {"bot_said", "engine_failed"} & set(names[last:]):
+                return True
+        return False
 
     def faults_in_log(self) -> list[str]:
         """Lines that nobody should see: faults of ours."""
