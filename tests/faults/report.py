@@ -17,8 +17,8 @@ Each cell is a call of its own through a private Asterisk 22 to a fresh `python 
 fails as the cell says from that moment on. The caller is a raw SIP user agent that speaks real speech and hears by the
 clock. “Wait” is the time from the caller's last word to the next sound, less the silence window (500 ms). The witness
 is another caller of the same application; gaps are between packets that it got. A cell passes when nobody waited
-longer than 3 s, the call ended as it should, and afterwards no channel, bridge, socket, task or temporary file of it
-was left.
+longer than 3 s, before an answer or in the middle of one, the call ended as it should, the other caller lost nothing,
+and afterwards no channel, bridge, socket, task or temporary file of it was left.
 """
 
 
