@@ -65,9 +65,12 @@ def run(arguments: argparse.Namespace, recordings: Path) -> int:
 
 
 def _days(text: str) -> float:
-    days = float(text)
-    if not days > 0 or math.isinf(days):
-        raise ValueError
+    try:
+        days = float(text)
+    except ValueError:
+        days = math.nan
+    if not 0 < days < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of days above 0")
     return days
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ari_app.demo.asterisk_prefix import ASTERISK, fetch
 from ari_app.errors import AriAppError
 from bench import report
+from bench.arguments import positive
 from bench.scenarios import SCENARIOS, Bench, Result, prepared_speech
 from bench.sipp import SIPP
 from bench.stats import summarize
@@ -26,7 +27,7 @@ def main() -> int:
     )
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="this scenario; may be repeated")
     parser.add_argument(
-        "--minutes", type=float, help="of the calls of `alignment` and `endurance` (default: 10; quick: 1)"
+        "--minutes", type=positive, help="of the calls of `alignment` and `endurance` (default: 10; quick: 1)"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("bench-report"), help="folder (default: %(default)s)"

@@ -473,7 +473,8 @@ def test_odd_sound_is_no_traceback(
 def test_days_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], days: str) -> None:
     with pytest.raises(SystemExit) as ended:
         calls(capsys, tmp_path, "stats", "--days", days)
-    assert ended.value.code == 2 and "--days" in capsys.readouterr().err
+    assert ended.value.code == 2
+    assert f"argument --days: '{days}' must be a number of days above 0" in capsys.readouterr().err
 
 
 def test_more_days_than_the_calendar_has_are_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ari_app.demo.asterisk_prefix import ASTERISK, fetch
 from ari_app.demo.voice import utterance
+from bench.arguments import count
 from bench.speech import trimmed
 from tests.faults import cases, limit
 from tests.faults.course import Case, Note, Procedure
@@ -69,7 +70,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lanes", type=int, default=4, help="cells at the same time")
+    parser.add_argument("--lanes", type=count, default=4, help="cells at the same time")
     parser.add_argument(
         "--only", action="append", default=[], help="cells whose name holds this; may be repeated"
     )

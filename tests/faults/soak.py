@@ -22,6 +22,7 @@ import numpy as np
 from ari_app.demo.asterisk_prefix import ASTERISK, fetch
 from ari_app.demo.measure import process_cost
 from ari_app.demo.voice import utterance
+from bench.arguments import count, positive
 from bench.report import machine
 from bench.speech import trimmed
 from bench.stats import summarize
@@ -253,8 +254,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--talking", type=int, default=20, help="callers in conversation at any time")
+    parser.add_argument("--minutes", type=positive, default=60)
+    parser.add_argument("--talking", type=count, default=20, help="callers in conversation at any time")
     parser.add_argument("--per-second", type=float, default=3, help="short calls that begin")
     parser.add_argument("--mode", choices=("pipeline", "realtime"), default="pipeline")
     parser.add_argument("--seed", type=int, default=1)

@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.arguments import positive
 from bench.report import machine
 from tests.fuzz.targets import TARGETS
 
@@ -66,7 +67,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
-    parser.add_argument("--seconds", type=float, default=60, help="for each target")
+    parser.add_argument("--seconds", type=positive, default=60, help="for each target")
     parser.add_argument("--output", type=Path, default=Path("fuzz-report"))
     arguments = parser.parse_args()
     if unknown := set(arguments.targets) - set(TARGETS):
