@@ -306,7 +306,8 @@ class Call:
         )
         await self._endpoint.open()
         host, port = self._endpoint.local_address
-        self._endpoint.connect(*await self._ari.external_media(self.media_id, f"{host}:{port}"))
+        remote = await self._ari.external_media(self.media_id, f"{host}:{port}", beside=self.far_id)
+        self._endpoint.connect(*remote)
 
     async def _hang_up_media(self) -> None:
         try:

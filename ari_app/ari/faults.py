@@ -17,6 +17,8 @@ NO_ENDPOINT = (
     "Asterisk has no such endpoint, or cannot reach it now: check DIAL_ENDPOINT, "
     "and that the trunk or phone is registered"
 )
+NO_VARIABLE = "Provided variable was not found"
+"""Asterisk's own words, where a channel has no such variable or there is no such function."""
 NO_REASON = "Asterisk gives no reason; its log may"
 
 LONGEST_MESSAGE = 200

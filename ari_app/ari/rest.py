@@ -14,6 +14,7 @@ from aioswagger11.processors import SwaggerError
 
 from ari_app.ari.events import Bridge, Channel, parse_bridge, parse_channel
 from ari_app.ari.faults import NO_ENDPOINT
+from ari_app.ari.room import RtpRoom
 from ari_app.ari.transport import Transport
 from ari_app.errors import AriConflict, AriError, AriNotFound, AriUnreachable
 from ari_app.rtp.quality import LineQuality, parse_quality
@@ -42,6 +43,7 @@ class AriRest:
         self.app = app
         self._transport = transport
         self._client: Any = None  # aioari.Client, which has no types
+        self._room = RtpRoom(self.get_variable, self.list_channels)
 
     # --- Asterisk itself
 
@@ -53,6 +55,7 @@ class AriRest:
             AriUnauthorized: wrong user or password.
         """
         await self.ping()
+        self._room.forget()
         if self._client is None:
             client = aioari.Client(f"{self._transport.url}/", self._transport)
             attempted = "load the API description of Asterisk"
@@ -176,22 +179,27 @@ class AriRest:
         )
 
     async def external_media(
-        self, channel_id: str, external_host: str, format: str = "slin"
+        self, channel_id: str, external_host: str, format: str = "slin", *, beside: str = ""
     ) -> tuple[str, int]:
         """An RTP channel that sends to `external_host` ("ip:port"); returns where Asterisk listens.
 
-        It can be bridged once it has entered the application (StasisStart).
+        It can be bridged once it has entered the application (StasisStart). `beside` is the channel it is for.
+
+        Raises:
+            AriError: also when Asterisk's RTP ports are used up but for a few.
         """
         attempted = f"open the media channel {channel_id} to {external_host}"
-        reply = await self._call(
-            attempted,
-            "channels",
-            "externalMedia",
-            channelId=channel_id,
-            app=self.app,
-            external_host=external_host,
-            format=format,
-        )
+        room = self._room.needed(attempted, beside) if beside else contextlib.nullcontext()
+        async with room:
+            reply = await self._call(
+                attempted,
+                "channels",
+                "externalMedia",
+                channelId=channel_id,
+                app=self.app,
+                external_host=external_host,
+                format=format,
+            )
         variables = _object(_object(reply).get("channelvars"))
         try:
             return str(variables["UNICASTRTP_LOCAL_ADDRESS"]), int(variables["UNICASTRTP_LOCAL_PORT"])
@@ -222,6 +230,12 @@ class AriRest:
             extension=extension or None,
             priority=priority,
         )
+
+    async def get_variable(self, channel_id: str, name: str) -> str:
+        """A channel variable, or what a dialplan function says."""
+        attempted = f"read {name} of channel {channel_id}"
+        reply = await self._call(attempted, "channels", "getChannelVar", channelId=channel_id, variable=name)
+        return _text(reply, "value")
 
     async def hand_back(self, channel_id: str, result: str, reason: str = "") -> None:
         """Set ARI_APP_RESULT, which is a word, and ARI_APP_REASON in harmless characters, and go on in the dialplan.

@@ -12,6 +12,7 @@ import pytest
 
 from ari_app.ari.client import AriClient
 from ari_app.ari.events import ChannelDtmfReceived, Event, StasisStart
+from ari_app.ari.streams import SPARE_STREAMS
 from ari_app.errors import AriConflict, AriError, AriNotFound, AriReplaced, AriUnauthorized, AriUnreachable
 from tests.fakes.asterisk import FakeAsterisk, until
 
@@ -223,6 +224,40 @@ async def test_on_connected_runs_before_events_and_its_failure_is_a_failed_conne
         await until(lambda: len(order) == 3)
     assert order == ["connected", "connected", "StasisStart"]
     assert asterisk.connections == 2
+
+
+def rtp_conf(first: int, last: int) -> dict[str, str]:
+    names = {"rtpstart": first, "rtpend": last}
+    return {f"AST_CONFIG(rtp.conf,general,{name})": str(port) for name, port in names.items()}
+
+
+async def test_asterisk_is_not_asked_for_its_last_rtp_ports(
+    asterisk: FakeAsterisk, events: list[Event], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with registered(client := make(asterisk, events.append)):
+        asterisk.caller_arrives(caller := "1700000000.1", app="bot")
+        taken = len(asterisk.channels)
+        # Two callers at once, and room for one media channel beside those that are kept free.
+        asterisk.rtp_conf = rtp_conf(10000, 10000 + 2 * (taken + SPARE_STREAMS + 1) - 1)
+        opened = await asyncio.gather(
+            *(client.rest.external_media(name, "127.0.0.1:40000", beside=caller) for name in ("m1", "m2")),
+            return_exceptions=True,
+        )
+        assert len(asterisk.channels) == taken + 1
+        (refused,) = [result for result in opened if isinstance(result, AriError)]
+        assert "pairs of RTP ports are taken" in str(refused)
+        assert len(asterisk.asked("GET", "/variable")) == 2  # once, not for each call
+    assert "func_config" not in caplog.text
+
+
+async def test_an_asterisk_that_does_not_tell_its_ports_is_believed_once(
+    asterisk: FakeAsterisk, events: list[Event], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with registered(client := make(asterisk, events.append)):
+        asterisk.caller_arrives(caller := "1700000000.1", app="bot")
+        for name in ("m1", "m2"):
+            await client.rest.external_media(name, "127.0.0.1:40000", beside=caller)
+    assert caplog.text.count("func_config") == 1
 
 
 async def test_requests_of_a_whole_call(asterisk: FakeAsterisk, events: list[Event]) -> None:

@@ -185,6 +185,8 @@ class FakeAsterisk:
         """Websockets stay open but neither send nor answer pings: a half-open connection."""
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
         """(method, path without /ari, query, body) of each request that the model answered."""
+        self.rtp_conf: dict[str, str] = {}
+        """What func_config tells; empty: the module is not there."""
         self.channels: dict[str, Channel] = {}
         self.bridges: dict[str, list[str]] = {}
         self.filters: dict[str, Any] = {}
@@ -585,7 +587,7 @@ class FakeAsterisk:
         }
 
     def _channels_getChannelVar(self, place: dict[str, str], body: Any) -> Any:
-        variables = self._channel(place, in_stasis=True).variables
+        variables = self._channel(place, in_stasis=True).variables | self.rtp_conf
         if place["variable"] not in variables:
             raise Refused(404, "Provided variable was not found")
         return {"value": variables[place["variable"]]}

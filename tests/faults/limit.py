@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 
+from ari_app.ari.streams import SPARE_STREAMS
 from ari_app.demo.asterisk import AsteriskSettings
 from tests.faults.course import Note
 from tests.faults.lane import Lane
@@ -12,6 +14,12 @@ from tests.faults.lane import Lane
 ROOM_FOR = 20
 PORTS_PER_CALL = 4
 """In Asterisk: RTP and RTCP, for the caller and for the application."""
+SPARE_PORTS = 2 * SPARE_STREAMS
+FIRST_PORT = 21_000
+"""Beyond the range of all other Asterisks of the tests."""
+BURST = 8
+TAKEN = 1
+"""Streams' worth of ports that something else on the machine has taken."""
 
 
 async def full_house(lane: Lane) -> Note:
@@ -22,6 +30,8 @@ async def full_house(lane: Lane) -> Note:
         lane.session("pipeline", {"GREETING": "", "MODE": "echo"}) as session,
         AsyncExitStack() as stack,
     ):
+        for port in range(FIRST_PORT, FIRST_PORT + 2 * TAKEN):
+            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(("0.0.0.0", port))
         before = await session.left()
         statuses, phones = [], []
         for _ in range(ROOM_FOR + 3):
@@ -41,6 +51,17 @@ async def full_house(lane: Lane) -> Note:
             if len(phone.hearing.times) - count < 90:
                 note.problems.append("a caller who was there heard nothing for a while")
             phone.hang_up()
+        await asyncio.sleep(1)
+        burst = [await stack.enter_async_context(lane.phone()) for _ in range(ROOM_FOR + BURST)]
+        ends = await asyncio.gather(
+            *(phone.dial(lane.asterisk.bot_extension) for phone in burst), return_exceptions=True
+        )
+        note.remarks.append(f"{len(burst)} at once: {ends.count(200)} taken")
+        if any(isinstance(end, BaseException) for end in ends):
+            note.problems.append("a caller of many at once got no answer at all")
+        for phone in burst:
+            if phone.status == 200:
+                phone.hang_up()
         if not await lane.asterisk_is_up():
             note.problems.append("Asterisk died")
         if more := await session.leftovers(before):
@@ -60,5 +81,5 @@ async def full_house(lane: Lane) -> Note:
 
 def narrow() -> AsteriskSettings:
     """An Asterisk with room for ROOM_FOR calls."""
-    first = 10_000
-    return AsteriskSettings(rtp_start=first, rtp_end=first + ROOM_FOR * PORTS_PER_CALL - 1)
+    last = FIRST_PORT + ROOM_FOR * PORTS_PER_CALL + SPARE_PORTS - 1
+    return AsteriskSettings(rtp_start=FIRST_PORT, rtp_end=last)

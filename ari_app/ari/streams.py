@@ -1,0 +1,44 @@
+"""How many RTP streams Asterisk has ports for, and how many are there. Core.
+
+A stream takes an even port for RTP and the next one for RTCP (`rtpstart` and `rtpend` in rtp.conf). A call of ours has
+two: the caller's and the media channel's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+SPARE_STREAMS = 8
+"""Kept free: for callers who come while one is let in, and for ports that something else on the machine has taken."""
+DEFAULT_FIRST, DEFAULT_LAST = 5000, 31000
+"""What Asterisk takes where rtp.conf says nothing."""
+WITHOUT_RTP = (
+    "Local/",
+    "Message/",
+    "Announcer/",
+    "Recorder/",
+    "Surrogate/",
+    "Snoop/",
+    "DAHDI/",
+    "IAX2/",
+    "AudioSocket/",
+)
+"""Beginnings of the names of channels that take no port of this range."""
+
+
+def streams_in(first: str, last: str) -> int:
+    """How many have room in a range; empty: Asterisk's default.
+
+    Raises:
+        ValueError: it is none.
+    """
+    low, high = int(first or DEFAULT_FIRST), int(last or DEFAULT_LAST)
+    count = high // 2 - (low + 1) // 2 + 1
+    if count < 1:
+        raise ValueError(f"no range: {low} to {high}")
+    return count
+
+
+def streams_used(names: Iterable[str]) -> int:
+    """How many the channels of these names take."""
+    return sum(not name.startswith(WITHOUT_RTP) for name in names)
