@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ari_app.demo.asterisk import PrivateAsterisk
 from ari_app.demo.events import follow, wait_for_recording
 from ari_app.demo.voice import utterance
 from ari_app.openai_api.realtime_protocol import Event
-from tests.e2e.checks import settled
+from tests.e2e.checks import settled, until
 from tests.e2e.conftest import Caller, Serve
 from tests.e2e.sound_checks import FRAME, SPEECH_RMS, speech_stretches
 from tests.fakes.realtime_server import Answer, FakeRealtime, Fault, running
@@ -95,6 +96,10 @@ FATAL = (
 )
 
 
+def _has_failed(log: Path) -> bool:
+    return "engine_failed" in log.read_text("utf-8")
+
+
 async def test_whatever_the_server_does_the_caller_hears_speech_and_nothing_is_left(
     asterisk: PrivateAsterisk, serve: Serve, caller: Caller, recordings: Path, fake: FakeRealtime
 ) -> None:
@@ -111,6 +116,8 @@ async def test_whatever_the_server_does_the_caller_hears_speech_and_nothing_is_l
             if fault not in FATAL:
                 await call.say(hello)
                 assert (await call.listen_until_silence(max_s=12)).sound_s > 0.4, f"dead air: {fault}"
+                if fault is SILENT:  # the caller is asked for patience until the server is given up
+                    await until(partial(_has_failed, directory / "events.jsonl"), within_s=15)
                 await call.hangup()
             await call.closed(10)
             events = [event async for event in follow(directory / "events.jsonl")]
