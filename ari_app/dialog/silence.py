@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-HOLDS = 2
+HOLDS = 3
 """So often is the caller asked for patience before the answer is given up."""
 
 

@@ -391,7 +391,7 @@ async def test_a_failure_while_the_caller_goes_on_is_left_to_the_next_turn() -> 
 
 
 async def test_a_slow_engine_is_bridged_by_a_local_sentence() -> None:
-    settings = PipelineSettings(phrases=phrasebook(hold=local_sentence(200)), hold_after_s=0.01)
+    settings = PipelineSettings(phrases=phrasebook(hold=local_sentence(200)), hold_after_s=0.3)
     call = Call(ScriptedStt("Hello there."), ScriptedChat(["Hello."]), settings=settings)
     async with on_the_line(call):
         call.stt.gate.clear()
@@ -400,7 +400,7 @@ async def test_a_slow_engine_is_bridged_by_a_local_sentence() -> None:
         await call.silence(400)
         call.stt.gate.set()
         await call.until(lambda: call.all(BotSaid))
-    assert [item for item in dict.fromkeys(call.playout.sent) if item] == ["t1.hold", "t1.hold.2", "t1.s1"]
+    assert [item for item in dict.fromkeys(call.playout.sent) if item] == ["t1.hold", "t1.s1"]
 
 
 async def test_a_sentence_that_breaks_off_is_followed_by_a_word_in_time() -> None:
