@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from ari_app.ari.events import Channel
 from ari_app.ari.faults import NO_VARIABLE
 from ari_app.ari.streams import SPARE_STREAMS, streams_in, streams_used
-from ari_app.errors import AriError, AriNotFound, AriUnreachable
+from ari_app.errors import AriError, AriUnreachable
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class RtpRoom:
         except AriUnreachable:
             raise
         except (AriError, ValueError) as error:
-            if isinstance(error, AriNotFound) and error.message != NO_VARIABLE:
-                return None  # the caller has gone, as the call will see
+            if isinstance(error, AriError) and error.message != NO_VARIABLE:
+                return None  # the caller has gone, as the call will see: the next one is asked
             logger.warning("Asterisk does not tell its RTP ports (load its module func_config): %s", error)
             return UNKNOWN
