@@ -509,7 +509,7 @@ async def test_an_event_that_can_not_be_handled_costs_nothing_else(fake: FakeRea
 async def test_an_answer_that_breaks_off_is_given_up_though_the_session_lives(fake: FakeRealtime) -> None:
     fake.answers = [Answer("Hello."), Answer("Certainly, we are open.", speed=0.002), Answer("Until five.")]
     fake.transcripts = ["Are you open?", "Are you there?"]
-    async with on_the_line(fake) as phone:
+    async with on_the_line(fake, manners=replace(MANNERS, answer_deadline_s=60.0)) as phone:
         await phone.answered(1)
         await phone.say()
         await phone.until(lambda: any(item.startswith("local.apology") for item in phone.heard()))
