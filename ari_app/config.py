@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from ari_app.ari.streams import calls_in, streams_in
 from ari_app.errors import ConfigError
 from ari_app.guard import Rules
 from ari_app.models import (
@@ -26,10 +27,6 @@ from ari_app.parsers import port_range
 from ari_app.settings import OTHER_NAMES, SETTINGS, Setting
 
 OPENAI_URL = "https://api.openai.com/v1"
-PORTS_PER_CALL = 4
-"""Of Asterisk: RTP and RTCP of the caller's leg and of ours."""
-
-
 OFFLINE = "offline"
 """In place of a URL: the embedded offline backend."""
 STAGES: Mapping[str, tuple[str, ...]] = {"pipeline": ("stt", "chat", "tts"), "realtime": ("rt",), "echo": ()}
@@ -295,7 +292,7 @@ def _room_for_calls(asterisk_ports: str, at_most: int) -> int:
         ports = port_range(asterisk_ports)
     except ValueError:
         ports = None
-    return at_most if ports is None else max(1, min(at_most, (ports[1] - ports[0] + 1) // PORTS_PER_CALL))
+    return at_most if ports is None else max(1, min(at_most, calls_in(streams_in(*map(str, ports)))))
 
 
 def _lookup(

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": set(),
     "phrases": set(),
     "settings": {"parsers", "models", "phrases"},
-    "config": {"errors", "settings", "parsers", "models", "guard"},
+    "config": {"errors", "settings", "parsers", "models", "guard", "ari.streams"},
     "guard": set(),
     "ledger": {"errors", "guard"},
     "health": {"errors"},

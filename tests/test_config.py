@@ -53,7 +53,7 @@ def test_precedence_is_flag_then_environment_then_dotenv_then_default() -> None:
     ("ports", "calls"),
     [
         ("10000-10199", 20),
-        ("10000-10039", 10),
+        ("10000-10039", 8),
         ("10000-10010", 2),
         ("10000-10001", 1),
         ("many", 20),

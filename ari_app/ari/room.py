@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from ari_app.ari.events import Channel
 from ari_app.ari.faults import NO_VARIABLE
-from ari_app.ari.streams import SPARE_STREAMS, streams_in, streams_used
+from ari_app.ari.streams import is_full, streams_in, streams_used
 from ari_app.errors import AriError, AriUnreachable
 
 logger = logging.getLogger(__name__)
@@ -49,9 +49,9 @@ class RtpRoom:
         async with self._opening:
             if self._streams is None:
                 self._streams = await self._ask(channel_id)
-            if self._streams not in (None, UNKNOWN):
+            if self._streams is not None and self._streams != UNKNOWN:
                 used = streams_used(channel.name for channel in await self._list_channels())
-                if used + SPARE_STREAMS >= self._streams:
+                if is_full(self._streams, used):
                     taken = f"{used} of Asterisk's {self._streams} pairs of RTP ports are taken"
                     raise AriError(attempted, None, f"{taken} (rtpstart, rtpend in rtp.conf)")
             yield

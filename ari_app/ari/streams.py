@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-SPARE_STREAMS = 8
-"""Kept free: for callers who come while one is let in, and for ports that something else on the machine has taken."""
+MOST_SPARE = 8
 DEFAULT_FIRST, DEFAULT_LAST = 5000, 31000
 """What Asterisk takes where rtp.conf says nothing."""
 WITHOUT_RTP = (
@@ -37,6 +36,26 @@ def streams_in(first: str, last: str) -> int:
     if count < 1:
         raise ValueError(f"no range: {low} to {high}")
     return count
+
+
+def spare(streams: int) -> int:
+    """Kept free: for callers who come while one is let in, and for ports that something else has taken."""
+    return min(MOST_SPARE, streams // 5)
+
+
+def is_full(streams: int, used: int) -> bool:
+    """Whether no media channel may be opened; the streams `used` are the caller's too for whom it would be."""
+    return used + spare(streams) >= streams
+
+
+def calls_in(streams: int) -> int:
+    """How many calls they carry."""
+    return (streams - spare(streams)) // 2
+
+
+def ports_for(calls: int) -> int:
+    """How many ports are enough for them."""
+    return 2 * (2 * calls + MOST_SPARE)
 
 
 def streams_used(names: Iterable[str]) -> int:

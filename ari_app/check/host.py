@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from ari_app.ari.streams import calls_in, ports_for, streams_in
 from ari_app.check.findings import EXIT_CONFIG, Finding, Level
-from ari_app.config import PORTS_PER_CALL, Config
+from ari_app.config import Config
 from ari_app.errors import AriAppError
 from ari_app.guard import is_number, refusal
 from ari_app.ledger import Ledger
@@ -27,10 +28,13 @@ def check_ports(config: Config, environ: Mapping[str, str | None]) -> list[Findi
     findings = []
     if config.rtp_ports is not None:
         low, high = config.rtp_ports
-        findings.append(_room("RTP_PORTS", high - low + 1, calls, 1))
+        ports = high - low + 1
+        findings.append(_room("RTP_PORTS", ports, ports, calls, needed=calls))
     low_text, _, high_text = (environ.get("SIP_RTP_PORTS") or "").partition("-")
     if low_text.isdecimal() and high_text.isdecimal():
-        findings.append(_room("SIP_RTP_PORTS", int(high_text) - int(low_text) + 1, calls, PORTS_PER_CALL))
+        ports = int(high_text) - int(low_text) + 1
+        room = calls_in(streams_in(low_text, high_text))
+        findings.append(_room("SIP_RTP_PORTS", ports, room, calls, needed=ports_for(calls)))
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY and files < FILES_FOR_ALL + FILES_PER_CALL * calls:
         text = f"{files} open files are too few for {calls} calls"
@@ -51,15 +55,14 @@ def check_ports(config: Config, environ: Mapping[str, str | None]) -> list[Findi
     return [finding for finding in findings if finding.level is not Level.OK]
 
 
-def _room(setting: str, ports: int, calls: int, per_call: int) -> Finding:
-    room = ports // per_call
+def _room(setting: str, ports: int, room: int, calls: int, *, needed: int) -> Finding:
     if room >= calls:
         return Finding("ports", Level.OK, f"{setting} has {ports} ports")
     return Finding(
         "ports",
         Level.FAILED,
         f"{setting} has room for {room} calls, and MAX_CALLS is {calls}",
-        f"widen {setting} to {calls * per_call} ports, or set MAX_CALLS={max(room, 1)}",
+        f"widen {setting} to {needed} ports, or set MAX_CALLS={max(room, 1)}",
         exit_code=EXIT_CONFIG,
     )
 

@@ -12,7 +12,6 @@ import pytest
 
 from ari_app.ari.client import AriClient
 from ari_app.ari.events import ChannelDtmfReceived, Event, StasisStart
-from ari_app.ari.streams import SPARE_STREAMS
 from ari_app.errors import AriConflict, AriError, AriNotFound, AriReplaced, AriUnauthorized, AriUnreachable
 from tests.fakes.asterisk import FakeAsterisk, until
 
@@ -236,14 +235,13 @@ async def test_asterisk_is_not_asked_for_its_last_rtp_ports(
 ) -> None:
     async with registered(client := make(asterisk, events.append)):
         asterisk.caller_arrives(caller := "1700000000.1", app="bot")
-        taken = len(asterisk.channels)
-        # Two callers at once, and room for one media channel beside those that are kept free.
-        asterisk.rtp_conf = rtp_conf(10000, 10000 + 2 * (taken + SPARE_STREAMS + 1) - 1)
+        assert len(asterisk.channels) == 1
+        asterisk.rtp_conf = rtp_conf(10000, 10002)  # two streams: the caller's and one media channel's
         opened = await asyncio.gather(
             *(client.rest.external_media(name, "127.0.0.1:40000", beside=caller) for name in ("m1", "m2")),
             return_exceptions=True,
         )
-        assert len(asterisk.channels) == taken + 1
+        assert len(asterisk.channels) == 2
         (refused,) = [result for result in opened if isinstance(result, AriError)]
         assert "pairs of RTP ports are taken" in str(refused)
         assert len(asterisk.asked("GET", "/variable")) == 2  # once, not for each call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ari_app.ari.streams import streams_in, streams_used
+from ari_app.ari.streams import calls_in, is_full, ports_for, streams_in, streams_used
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,17 @@ def test_a_stream_takes_an_even_port(first: str, last: str, count: int) -> None:
 def test_what_is_no_range_is_refused(first: str, last: str) -> None:
     with pytest.raises(ValueError, match="range|invalid literal"):
         streams_in(first, last)
+
+
+@pytest.mark.parametrize(
+    ("streams", "calls"), [(1, 0), (2, 1), (5, 2), (20, 8), (48, 20), (100, 46), (5000, 2496)]
+)
+def test_as_many_calls_are_let_in_as_are_promised(streams: int, calls: int) -> None:
+    assert calls_in(streams) == calls
+    for taken in range(calls):
+        assert not is_full(streams, 2 * taken + 1)
+    assert is_full(streams, 2 * calls + 1)
+    assert calls_in(streams_in("10000", str(10000 + ports_for(calls) - 1))) >= calls
 
 
 def test_channels_without_rtp_do_not_count() -> None:

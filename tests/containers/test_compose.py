@@ -64,7 +64,7 @@ def configured(tmp_path: Path, local_network: None) -> Iterator[Stack]:
     env = {name: value or "" for name, value in parse_dotenv(example, example.read_text("utf-8")).items()} | {
         "EXTERNAL_ADDRESS": SERVER,
         "SIP_LISTEN_PORT": str(LAN_SIP_PORT),
-        "SIP_RTP_PORTS": "15100-15111",
+        "SIP_RTP_PORTS": "15100-15113",
         "WEB_PUBLISHED_PORT": str(LAN_WEB_PORT),
         "SYSTEM_MESSAGE": FACTS,
         "GREETING": script.GREETING,

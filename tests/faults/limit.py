@@ -6,15 +6,12 @@ import asyncio
 import socket
 from contextlib import AsyncExitStack
 
-from ari_app.ari.streams import SPARE_STREAMS
+from ari_app.ari.streams import ports_for
 from ari_app.demo.asterisk import AsteriskSettings
 from tests.faults.course import Note
 from tests.faults.lane import Lane
 
 ROOM_FOR = 20
-PORTS_PER_CALL = 4
-"""In Asterisk: RTP and RTCP, for the caller and for the application."""
-SPARE_PORTS = 2 * SPARE_STREAMS
 FIRST_PORT = 21_000
 """Beyond the range of all other Asterisks of the tests."""
 BURST = 8
@@ -81,5 +78,4 @@ async def full_house(lane: Lane) -> Note:
 
 def narrow() -> AsteriskSettings:
     """An Asterisk with room for ROOM_FOR calls."""
-    last = FIRST_PORT + ROOM_FOR * PORTS_PER_CALL + SPARE_PORTS - 1
-    return AsteriskSettings(rtp_start=FIRST_PORT, rtp_end=last)
+    return AsteriskSettings(rtp_start=FIRST_PORT, rtp_end=FIRST_PORT + ports_for(ROOM_FOR) - 1)

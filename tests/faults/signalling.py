@@ -68,7 +68,7 @@ async def no_rtp(course: Course, case: Case) -> None:
     if not course.phone.ended.is_set():
         course.blame("a dead line stayed open for 45 s")
         course.phone.hang_up()
-    elif "no audio from the caller" not in course.session.process.log():
+    elif "no audio came from the caller" not in course.session.process.log():
         course.blame("the log does not say that no audio came")
     course.hear_witness()
     await course.check_left(course.before)

@@ -99,13 +99,15 @@ class Soak:
                 if not await self._dial(phone):
                     await asyncio.sleep(1)
                     continue
-                await asyncio.sleep(3)
-                while loop.time() < until and not phone.ended.is_set():
-                    said_at = await phone.say(self._question)
-                    await asyncio.sleep(5 + self._chance.random())
-                    self.tally.turns += 1
-                    self.tally.silent += phone.hearing.first_sound_after(said_at) is None
-                self._leave(phone)
+                try:
+                    await asyncio.sleep(3)
+                    while loop.time() < until and not phone.ended.is_set():
+                        said_at = await phone.say(self._question)
+                        await asyncio.sleep(5 + self._chance.random())
+                        self.tally.turns += 1
+                        self.tally.silent += phone.hearing.first_sound_after(said_at) is None
+                finally:  # also when the soak is over
+                    self._leave(phone)
 
     async def _dial(self, phone: Phone) -> bool:
         try:
