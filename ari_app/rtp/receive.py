@@ -10,6 +10,7 @@ out to have been late is heard all the same, and the time is won back where the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -51,6 +52,9 @@ MAX_RIVALS = 50
 """A second of speech, as it comes in one moment after a stall of our own; who sends more meanwhile does not speak."""
 MAX_LOUD_AHEAD_FRAMES = 500
 """Ten seconds ahead of the clock every frame is left out: who knows our stream's number could stretch time else."""
+KNOWN_PACKETS = 4
+"""The last packets, with which copies are compared that were made before Asterisk: it numbers each anew and keeps the
+time stamp."""
 MAX_PAYLOAD_BYTES = 200 * 16
 """200 ms of slin, the longest packet Asterisk was seen to send."""
 
@@ -107,6 +111,9 @@ class ReceiveStream:
         self._packet_samples = FRAME_SAMPLES
         self._next: tuple[int, int] | None = None
         """Number and time stamp of the packet that continues the sound; None before the first."""
+        self._known: deque[tuple[int, bytes]] = deque(maxlen=KNOWN_PACKETS)
+        """Time stamp and payload of the last packets."""
+        self._copies = 0
         self._filled_samples = 0
         """Produced since the last packet was heard."""
         self._pace_since = started_at
@@ -170,7 +177,7 @@ class ReceiveStream:
             lost=jitter.lost,
             late=jitter.late,
             reordered=jitter.reordered,
-            duplicate=jitter.duplicate,
+            duplicate=jitter.duplicate + self._copies,
             foreign=self._foreign + len(self._rivals),
             malformed=self._malformed,
             not_audio=self._not_audio,
@@ -209,10 +216,14 @@ class ReceiveStream:
                 continue
             pcm = self._decode(item.payload) if item.payload_type == PAYLOAD_TYPE_SLIN else b""
             number = uint16_add(item.sequence_number, 1)
-            if not pcm:
-                self._not_audio += 1
+            known = (item.timestamp, item.payload)
+            copied = known in self._known
+            if copied or not pcm:
+                self._copies += copied
+                self._not_audio += not copied
                 self._next = self._next and (number, self._next[1])
                 continue
+            self._known.append(known)
             self._packet_samples = len(pcm) // SAMPLE_BYTES
             self._fill(self._silent_frames(item, now))
             self._next = (number, uint32_add(item.timestamp, self._packet_samples))

@@ -35,7 +35,7 @@ def convert(pcm: bytes, rates: tuple[int, int], chunks: list[int]) -> np.ndarray
 
 
 @pytest.mark.parametrize("rates", RATES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(chunks=st.lists(st.integers(1, 1500), min_size=1, max_size=6))
 def test_how_the_stream_is_cut_does_not_matter(rates: tuple[int, int], chunks: list[int]) -> None:
     pcm = tone(440, rates[0], 0.1)

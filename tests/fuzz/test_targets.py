@@ -25,7 +25,7 @@ def test_neighbours_of_the_seeds(name: str) -> None:
     """Cut, doubled, and with bytes changed."""
     target, seeds = TARGETS[name]
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(seeds), st.binary(max_size=24), st.integers(0, 400), st.integers(0, 60))
     def run(seed: bytes, inserted: bytes, at: int, dropped: int) -> None:
         target(seed[:at] + inserted + seed[at + dropped :])
@@ -35,7 +35,7 @@ def test_neighbours_of_the_seeds(name: str) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_anything(name: str) -> None:
-    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck))
     @given(st.binary(max_size=600))
     def run(data: bytes) -> None:
         TARGETS[name][0](data)

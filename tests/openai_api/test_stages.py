@@ -571,7 +571,7 @@ async def test_an_event_without_end(server: FakeOpenAI, pieces: list[bytes]) -> 
 
 @pytest.mark.parametrize("blank", [b"\n\n", b"\r\r", b"\r\n\r\n"])
 @given(cut=st.integers(1, 60))
-@hypothesis_settings(max_examples=20, deadline=None)
+@hypothesis_settings(max_examples=20)
 def test_many_events_are_not_one_wherever_they_are_cut(blank: bytes, cut: int) -> None:
     events = (b"data: 0123456789" + blank) * 8000
 

@@ -472,7 +472,7 @@ datagrams = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(datagrams, st.floats(0, 1.5)), max_size=60))
 def test_whatever_comes_time_goes_on(steps: list[tuple[bytes, float]]) -> None:
     """Whole frames only; never behind the clock for longer than patience; bounded ahead."""
@@ -494,3 +494,32 @@ def test_whatever_comes_time_goes_on(steps: list[tuple[bytes, float]]) -> None:
     assert frames >= min(elapsed - PATIENCE_FRAMES - 1, MAX_FILL_FRAMES)
     assert frames <= elapsed + given_bytes / 320 + 3 * (len(steps) + 1)
     assert stream.counters.received + stream.counters.foreign + stream.counters.malformed == len(steps)
+
+
+@pytest.mark.parametrize("behind", [0, 1, 2])
+def test_what_the_network_doubled_before_asterisk_is_heard_once(behind: int) -> None:
+    """Asterisk gives each copy a number of its own and the time stamp of the first."""
+    line = Line()
+    sound = [loud(number) for number in range(60)]
+    for tick, frame in enumerate(sound):
+        line.send(frame)
+        if tick >= behind:
+            line.timestamp -= (behind + 1) * 160
+            line.send(sound[tick - behind])
+            line.timestamp += behind * 160
+        line.tick()
+    line.tick(2)
+    assert line.out[:60] == sound
+    assert line.stream.counters.duplicate == 60 - behind
+    assert line.stream.counters.received == 120 - behind
+
+
+def test_a_stream_whose_time_stamps_stand_still_is_heard() -> None:
+    line = Line()
+    sound = [loud(number) for number in range(60)]
+    for frame in sound:
+        line.send(frame)
+        line.timestamp -= 160
+        line.tick()
+    assert line.out[:60] == sound
+    assert line.stream.counters.duplicate == 0
