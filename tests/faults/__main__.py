@@ -72,7 +72,7 @@ def main() -> int:
     )
     parser.add_argument("--lanes", type=count, default=4, help="cells at the same time")
     parser.add_argument(
-        "--only", action="append", default=[], help="cells whose name holds this; may be repeated"
+        "--only", action="append", default=[], help="cells whose name holds this; given again, this too"
     )
     parser.add_argument(
         "--sample", type=int, default=0, help="so many cells, chosen by chance, one of each fault first"
