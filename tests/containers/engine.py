@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ari_app.demo.apt_sources import debian_mirrors
 from ari_app.demo.asterisk_prefix import MIRROR_VARIABLE, Tool, fetch
+from ari_app.demo.baresip import BARESIP
 from ari_app.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,6 +223,7 @@ def main() -> int:
             add_plugins(Path(name), environ)
             provide_base(environ, own_engine=own_engine)
             build(Path(name), environ)
+            fetch(say, BARESIP)  # here, because some tests call from a network that reaches nothing else
             environ["ARI_APP_CONTAINERS"] = "1"
             tests = [sys.executable, "-m", "pytest", "tests/containers", *sys.argv[1:]]
             return subprocess.run(tests, env=environ, cwd=ROOT, check=False).returncode

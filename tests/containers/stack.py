@@ -133,6 +133,11 @@ class Stack:
 
 
 def host_address() -> str:
-    """An address of this machine that is not loopback: that of the engine's default bridge."""
-    bridge = json.loads(docker("network", "inspect", "bridge"))[0]
-    return str(bridge["IPAM"]["Config"][0]["Gateway"])
+    """An address of this machine that is not loopback: that of the engine's default bridge.
+
+    Asked of the kernel: an engine that has just made the bridge does not tell its address (`Gateway`) yet.
+    """
+    options = json.loads(docker("network", "inspect", "bridge"))[0]["Options"]
+    command = ["ip", "-json", "-4", "address", "show", options["com.docker.network.bridge.name"]]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return str(json.loads(done.stdout)[0]["addr_info"][0]["local"])
