@@ -35,6 +35,7 @@ BODY_S = 10.0
 PROBES = frozenset(("/live", "/ready"))
 OPEN_PATHS = PROBES | {"/login", "/console.css", "/login.js", "/favicon.svg"}
 HEADERS = {
+    "Server": "ari_app",  # and not the versions of what it runs on
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

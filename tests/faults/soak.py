@@ -34,7 +34,7 @@ SHORT_S = (0.0, 6.0)
 LONG_S = (20.0, 180.0)
 QUESTION = "What time do you open?"
 NORMAL_QUANTILE = 1.96
-"""A slope within so many standard errors of zero can't be told from it."""
+"""A slope of no more than so many standard errors can't be told from zero."""
 
 
 @dataclass
@@ -137,21 +137,38 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def slope(times_s: list[float], values: list[float]) -> tuple[float, float]:
-    """Least squares: change per hour, and its standard error with neighbours' likeness taken into account."""
-    x, y = np.array(times_s) / 3600, np.array(values)
-    if len(x) < 8:
+def slope(times_s: list[float], calls: list[int], values: list[float]) -> tuple[float, float]:
+    """Change per hour beside what the calls of each moment hold, and its standard error.
+
+    Least squares; the error takes the likeness of neighbours into account.
+    """
+    hours, y = np.array(times_s) / 3600, np.array(values)
+    if len(y) < 8:
         return 0.0, float("inf")
-    fit = np.polyfit(x, y, 1)
-    rest = y - np.polyval(fit, x)
+    x = np.column_stack([hours - hours.mean(), np.ones_like(y), calls])
+    fit = np.linalg.lstsq(x, y, rcond=None)[0]
+    rest = y - x @ fit
     # Samples that follow one another resemble each other: as if there were fewer (lag-1 autocorrelation).
     energy = float(rest @ rest)
     likeness = max(float(rest[1:] @ rest[:-1]) / energy, 0.0) if energy else 0.0
     likeness = min(likeness, 0.95)
-    effective = max(len(x) * (1 - likeness) / (1 + likeness), 3.0)
-    spread = float(((x - x.mean()) ** 2).sum())
-    error = (energy / (len(x) - 2) / spread) ** 0.5 * (len(x) / effective) ** 0.5
+    effective = max(len(y) * (1 - likeness) / (1 + likeness), 3.0)
+    spread = float(np.linalg.pinv(x.T @ x)[0, 0])
+    error = (energy / (len(y) - 3) * spread) ** 0.5 * (len(y) / effective) ** 0.5
     return float(fit[0]), error
+
+
+def growth(samples: list[Sample]) -> dict[str, dict[str, object]]:
+    """The slopes over the last hour, or over the last two thirds of a shorter soak."""
+    settled_s = max(samples[-1].at_s - 3600, samples[-1].at_s / 3)
+    settled = [sample for sample in samples if sample.at_s >= settled_s]
+    times, calls = [sample.at_s for sample in settled], [sample.calls for sample in settled]
+    slopes: dict[str, dict[str, object]] = {}
+    for name in ("rss_mb", "descriptors", "asterisk_rss_mb", "asterisk_descriptors"):
+        per_hour, error = slope(times, calls, [float(getattr(sample, name)) for sample in settled])
+        grows = per_hour > NORMAL_QUANTILE * error
+        slopes[name] = {"per_hour": round(per_hour, 3), "standard_error": round(error, 3), "grows": grows}
+    return slopes
 
 
 async def run(arguments: argparse.Namespace) -> dict[str, object]:
@@ -216,16 +233,6 @@ def _figures(
     left: str,
     faults: list[str],
 ) -> dict[str, object]:
-    settled = [sample for sample in samples if sample.at_s >= samples[-1].at_s / 3]
-    times = [sample.at_s for sample in settled]
-    slopes = {}
-    for name in ("rss_mb", "descriptors", "asterisk_rss_mb", "asterisk_descriptors"):
-        per_hour, error = slope(times, [float(getattr(sample, name)) for sample in settled])
-        slopes[name] = {
-            "per_hour": round(per_hour, 3),
-            "standard_error": round(error, 3),
-            "is_zero": abs(per_hour) <= NORMAL_QUANTILE * error,
-        }
     gaps = summarize(tally.gaps_ms)
     calls = tally.statuses.total()
     return {
@@ -245,7 +252,7 @@ def _figures(
         "packets_lost": tally.lost,
         "longest_gap_of_each_call_ms": str(gaps),
         "cpu_percent_of_a_core": round(100 * cpu_s / (arguments.minutes * 60), 1),
-        "slopes_over_the_last_two_thirds": slopes,
+        "slopes_over_the_last_hour": growth(samples),
         "left_behind": left or "nothing",
         "faults_in_the_log": faults[:5],
         "samples": [asdict(sample) for sample in samples],

@@ -10,7 +10,7 @@ from tests.faults import limit
 from tests.faults.__main__ import matrix
 from tests.faults.cases import table
 from tests.faults.course import MOMENTS
-from tests.faults.soak import slope
+from tests.faults.soak import Sample, growth
 
 SAMPLE = (
     "engine: 401, thinking, pipeline",
@@ -44,10 +44,22 @@ async def test_a_sample_of_it_passes() -> None:
     assert limit.ROOM_FOR == 20
 
 
-@pytest.mark.parametrize(("growth", "is_zero"), [(0.0, True), (60.0, False)])
-def test_a_slope_is_told_from_noise(growth: float, is_zero: bool) -> None:
-    times = [10.0 * i for i in range(200)]
-    values = [100 + growth * t / 3600 + (i * 7919 % 13) / 13 for i, t in enumerate(times)]
-    per_hour, error = slope(times, values)
-    assert (abs(per_hour) <= 1.96 * error) is is_zero
-    assert per_hour == pytest.approx(growth, abs=3)
+@pytest.mark.parametrize(("per_hour", "grows"), [(0.0, False), (60.0, True), (-60.0, False)])
+def test_growth_is_told_from_noise_and_from_what_calls_hold(per_hour: float, grows: bool) -> None:
+    samples = []
+    for i in range(200):
+        calls = 20 + i // 10  # more and more of them, and each holds something
+        held = 100 + 3.5 * calls + per_hour * i / 360 + (i * 7919 % 13) / 13
+        samples.append(Sample(10.0 * i, calls, held, 4 * calls, 50.0, 9 * calls))
+    slopes = growth(samples)
+    assert slopes["rss_mb"]["grows"] is grows
+    assert slopes["rss_mb"]["per_hour"] == pytest.approx(per_hour, abs=3)
+    assert slopes["descriptors"]["per_hour"] == pytest.approx(0, abs=0.001)
+
+
+def test_growth_is_that_of_the_last_hour() -> None:
+    """A process that fills its caches at first does not grow for that."""
+    noise = [(i * 7919 % 13) / 13 for i in range(720)]
+    samples = [Sample(10.0 * i, 20, min(i, 360) + noise[i], 80, 50.0, 180) for i in range(720)]
+    assert not growth(samples)["rss_mb"]["grows"]
+    assert growth(samples[:480])["rss_mb"]["grows"]

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of every parser that meets bytes from outside, with atheris (libFuzzer).
 
-./scripts/fuzz [--seconds 60] [--output FOLDER] [TARGET ...]
+./scripts/fuzz [--seconds 60] [--output FOLDER] [--keep] [TARGET ...]
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from pathlib import Path
 
 from bench.arguments import positive
 from bench.report import machine
+from tests.fuzz.corpus import keep, kept
 from tests.fuzz.targets import TARGETS
 
-CORPUS = Path(__file__).parents[1] / "data/fuzz"
-"""Inputs that once found something, by target."""
 LONGEST_INPUT_BYTES = 4096
 CHILD = """
 import sys
@@ -32,13 +31,12 @@ atheris.Fuzz()
 """
 
 
-def fuzz(name: str, seconds: float, found: Path) -> dict[str, object]:
+def fuzz(name: str, seconds: float, found: Path, *, keep_corpus: bool) -> dict[str, object]:
     """One target; what it finds is written to `found`."""
     with tempfile.TemporaryDirectory() as folder:
-        for number, seed in enumerate(TARGETS[name][1]):
-            (Path(folder) / f"seed{number}").write_bytes(seed)
-        known = CORPUS / name
-        command = [sys.executable, "-c", CHILD, name, folder, *([str(known)] if known.is_dir() else [])]
+        for number, data in enumerate([*TARGETS[name][1], *kept(name)]):
+            (Path(folder) / f"known{number}").write_bytes(data)
+        command = [sys.executable, "-c", CHILD, name, folder]
         found.mkdir(parents=True, exist_ok=True)
         options = [f"-max_total_time={seconds:g}", f"-max_len={LONGEST_INPUT_BYTES}", "-print_final_stats=1"]
         run = subprocess.run(
@@ -48,6 +46,8 @@ def fuzz(name: str, seconds: float, found: Path) -> dict[str, object]:
             errors="replace",
             check=False,
         )
+        if keep_corpus:
+            keep(name, (path.read_bytes() for path in Path(folder).iterdir()))
     said = run.stderr + run.stdout
     edges = [int(count) for count in re.findall(r"\bcov: (\d+)", said)]
     inputs = re.search(r"stat::number_of_executed_units:\s*(\d+)", said)
@@ -68,13 +68,17 @@ def main() -> int:
     )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=positive, default=60, help="for each target")
+    parser.add_argument(
+        "--keep", action="store_true", help="add the inputs that reach more code to the corpus"
+    )
     parser.add_argument("--output", type=Path, default=Path("fuzz-report"))
     arguments = parser.parse_args()
     if unknown := set(arguments.targets) - set(TARGETS):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
     results = []
     for name in arguments.targets or TARGETS:
-        results.append(result := fuzz(name, arguments.seconds, arguments.output / "found"))
+        found = arguments.output / "found"
+        results.append(result := fuzz(name, arguments.seconds, found, keep_corpus=arguments.keep))
         verdict = "FAULT" if result["fault"] else "ok   "
         grown = f"{result['edges_at_first']} -> {result['edges_at_last']} edges"
         print(f"{verdict} {name:16} {result['inputs']:>9} inputs, {grown}", flush=True)  # noqa: T201, a command

@@ -1,22 +1,21 @@
-"""Each fuzzing target with its seeds, what was once found, and some inputs by chance. The rest: `./scripts/fuzz`."""
+"""Each fuzzing target with its seeds, the corpus, and some inputs by chance. The rest: `./scripts/fuzz`."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.corpus import kept
 from tests.fuzz.targets import TARGETS
-
-CORPUS = Path(__file__).parents[1] / "data/fuzz"
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_seeds_and_what_was_found(name: str) -> None:
+def test_seeds_and_the_corpus(name: str) -> None:
     target, seeds = TARGETS[name]
-    for data in [*seeds, *(path.read_bytes() for path in sorted((CORPUS / name).glob("*")))]:
+    inputs = [*seeds, *kept(name)]
+    assert len(inputs) > len(seeds), f"`./scripts/fuzz --keep {name}` has never run"
+    for data in inputs:
         target(data)
 
 

@@ -107,6 +107,7 @@ async def test_no_other_origin_reads_or_does_anything(tmp_path: Path) -> None:
             assert not [name for name in answer.headers if name.lower().startswith("access-control")]
             assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
             assert answer.headers["X-Frame-Options"] == "DENY"
+            assert answer.headers["Server"] == "ari_app", "which versions run here is nobody's business"
             assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
         for kind in (
             "text/plain",
