@@ -205,6 +205,8 @@ class RtpEndpoint(asyncio.DatagramProtocol):
             sent=self._sent,
             sent_late=self._sent_late,
             sent_skipped=self._sent_skipped,
+            sent_starved=self._pacer.underruns,
+            overfull_dropped=self._pacer.dropped_bytes // FRAME_BYTES,
             unsent=self._unsent,
         )
 

@@ -26,6 +26,8 @@ MAX_QUEUED_BYTES = 10 * 60 * TELEPHONE_RATE_HZ * SAMPLE_BYTES
 REMEMBERED_ITEMS = 256
 RAMP_SAMPLES = TELEPHONE_RATE_HZ * 5 // 1000
 """Speech that is cut off falls to silence in 5 ms, and rises as fast when it goes on: no click."""
+REFILL_BYTES, MAX_REFILL_BYTES = (ms * TELEPHONE_RATE_HZ // 1000 * SAMPLE_BYTES for ms in (100, 800))
+"""An item that ran dry goes on when so much is there, twice as much after each time: some pauses, no stutter."""
 
 
 @dataclass(slots=True)
@@ -34,6 +36,9 @@ class _Item:
     pcm: bytearray = field(default_factory=bytearray)
     started: bool = False
     finished: bool = False
+    needed_bytes: int = FRAME_BYTES
+    """So much must be there for the next frame to leave, unless no more comes."""
+    refill_bytes: int = REFILL_BYTES
 
 
 class Pacer:
@@ -98,7 +103,7 @@ class Pacer:
         """True while the caller hears silence in an item, because its audio does not come."""
         if not self._items or self._paused:
             return False
-        return not self._items[0].finished and len(self._items[0].pcm) < FRAME_BYTES
+        return not self._items[0].finished and len(self._items[0].pcm) < self._items[0].needed_bytes
 
     # --- the sender's side ---------------------------------------------------------------------------
 
@@ -109,9 +114,12 @@ class Pacer:
         if not self._items or self._paused:
             return self._silence()
         item = self._items[0]
-        if len(item.pcm) < FRAME_BYTES and not item.finished:
-            self.underruns += item.started
+        if len(item.pcm) < item.needed_bytes and not item.finished:
+            if item.started:
+                self._run_dry(item)
             return self._silence()
+        self._fade_in = self._fade_in or item.needed_bytes > FRAME_BYTES
+        item.needed_bytes = FRAME_BYTES
         return self._cut(item)
 
     def take_marks(self) -> list[PlayoutMark]:
@@ -126,6 +134,12 @@ class Pacer:
         item = _Item(item_id)
         self._items.append(item)
         return item
+
+    def _run_dry(self, item: _Item) -> None:
+        self.underruns += 1
+        if item.needed_bytes == FRAME_BYTES:
+            item.needed_bytes = item.refill_bytes
+            item.refill_bytes = min(2 * item.refill_bytes, MAX_REFILL_BYTES)
 
     def _cut(self, item: _Item) -> bytes:
         frame = bytes(item.pcm[:FRAME_BYTES])

@@ -85,6 +85,10 @@ class RtpCounters:
     """Sent more than a frame after their time."""
     sent_skipped: int = 0
     """Frames of time in which nothing was sent, after a long stall of ours."""
+    sent_starved: int = 0
+    """Frames of silence in the middle of what the bot says: the engine delivered it too slowly."""
+    overfull_dropped: int = 0
+    """Frames of speech not queued, because more waited already than any answer is long."""
     unsent: int = 0
     """Not taken by the kernel."""
 

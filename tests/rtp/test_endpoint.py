@@ -16,7 +16,7 @@ from ari_app.audio.codec import pcm16_to_slin, slin_to_pcm16
 from ari_app.dialog.ports import ItemFinished, ItemStarted, PlayoutMark
 from ari_app.errors import MediaError
 from ari_app.rtp.endpoint import RtpEndpoint, bind, own_address
-from ari_app.rtp.pacer import MAX_BURST_FRAMES
+from ari_app.rtp.pacer import MAX_BURST_FRAMES, MAX_QUEUED_BYTES
 from ari_app.rtp.packet import RtpPacket
 from ari_app.rtp.sender import RtpSender
 from tests.fakes.rtp_peer import RtpPeer
@@ -336,6 +336,16 @@ async def test_a_short_stall_of_the_sender_makes_frames_late_and_loses_none() ->
         got = [slin_to_pcm16(arrival.payload) for arrival in peer.arrivals]
         assert [pcm for pcm in got if any(pcm)] == frames
         assert leg.counters.sent_late >= 2
+
+
+async def test_speech_that_comes_too_slowly_or_never_ends_is_counted() -> None:
+    listener = Listener()
+    async with RtpPeer() as peer, RtpSender() as sender, connected(listener, peer, sender) as leg:
+        leg.playout.play("slow", tone(1)[0])
+        await until(lambda: leg.counters.sent_starved >= 3)
+        leg.playout.play("endless", bytes(MAX_QUEUED_BYTES + 7 * FRAME))
+        assert leg.counters.overfull_dropped == 7
+        assert leg.counters.sent >= 4
 
 
 async def test_a_long_stall_is_passed_over_and_nothing_drifts() -> None:

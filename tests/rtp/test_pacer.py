@@ -12,6 +12,8 @@ from ari_app.rtp.pacer import MAX_BURST_FRAMES, MAX_QUEUED_BYTES, REMEMBERED_ITE
 
 FRAME = 320
 SILENCE = bytes(FRAME)
+RAMP = 80
+"""5 ms."""
 
 
 def speech(length_bytes: int, first: int = 1000) -> bytes:
@@ -72,6 +74,7 @@ def test_played_ms_is_what_left(script: list[Step]) -> None:
     """Against a plain list of bytes: whatever the order of calls, heard is what left, to the sample."""
     pacer = Pacer()
     generation, queue, finished, left = 0, b"", False, {0: 0}
+    enough, breaks = FRAME, 0
     for action, size in script:
         item_id = f"g{generation}"
         if action == "play" and not finished:
@@ -84,17 +87,24 @@ def test_played_ms_is_what_left(script: list[Step]) -> None:
             pacer.clear()
             generation, queue, finished = generation + 1, b"", False
             left[generation] = 0
+            enough, breaks = FRAME, 0
         elif action == "frame":
             frame = pacer.next_frame()
             assert len(frame) == FRAME
-            if len(queue) >= FRAME or (finished and queue):
+            if len(queue) >= enough or (finished and queue):
                 size_bytes = min(FRAME, len(queue))
-                assert frame == queue[:size_bytes].ljust(FRAME, b"\0")
+                sure = RAMP if enough > FRAME else 0
+                assert frame[sure:] == queue[:size_bytes].ljust(FRAME, b"\0")[sure:]
                 queue = queue[size_bytes:]
                 left[generation] += size_bytes
+                enough = FRAME
                 if finished and not queue:
                     generation, finished = generation + 1, False
                     left[generation] = 0
+                    breaks = 0
+            elif enough == FRAME and left[generation]:
+                enough = min(100 * 2**breaks, 800) * 16
+                breaks += 1
     for number, length_bytes in left.items():
         assert pacer.played_ms(f"g{number}") == length_bytes / 16
 
@@ -148,11 +158,68 @@ def test_an_item_that_runs_dry_waits_and_is_counted() -> None:
     assert pacer.next_frame()[100:] == SILENCE[100:], "the rest of a frame does not leave alone"
     assert pacer.next_frame() == SILENCE
     assert pacer.underruns == 2 and pacer.speaking
-    pacer.play("a", speech(FRAME - 100, first=1210))
-    assert pacer.next_frame() == speech(FRAME, first=1160)
     pacer.finish("a")
     assert pacer.next_frame()[100:] == SILENCE[100:]
-    assert ItemFinished("a", 40.0) in pacer.take_marks()
+    assert ItemFinished("a", (FRAME + 100) / 16) in pacer.take_marks()
+
+
+def test_what_ran_dry_goes_on_when_there_is_enough_to_go_on() -> None:
+    """Single frames between silences are noise; a pause is a pause."""
+    pacer = Pacer()
+    pcm = speech(8 * FRAME)
+    pacer.play("a", pcm[:FRAME])
+    assert pacer.next_frame() == pcm[:FRAME]
+    pacer.next_frame()
+    for frame in range(1, 5):
+        pacer.play("a", pcm[frame * FRAME : (frame + 1) * FRAME])
+        assert pacer.next_frame() == SILENCE and pacer.starved
+    pacer.play("a", pcm[5 * FRAME : 6 * FRAME])
+    assert not pacer.starved, "there are 100 ms"
+    risen = pacer.next_frame()
+    assert risen[:2] == bytes(2) and risen[RAMP:] == pcm[FRAME + RAMP : 2 * FRAME], "it rises in 5 ms"
+    assert [pacer.next_frame() for _ in range(4)] == [pcm[n * FRAME : (n + 1) * FRAME] for n in range(2, 6)]
+    pacer.next_frame()
+    pacer.play("a", pcm[6 * FRAME :])
+    assert pacer.next_frame() == SILENCE, "the second time it waits for more"
+    pacer.finish("a")
+    assert pacer.next_frame()[RAMP:] == pcm[6 * FRAME + RAMP : 7 * FRAME], "no more will come"
+    assert pacer.next_frame() == pcm[7 * FRAME :]
+    assert pacer.underruns == 7 and not pacer.speaking
+
+
+def test_an_engine_at_half_speed_pauses_seldom() -> None:
+    """6 s of speech that take 12 s to come: a few pauses, not three hundred."""
+    pacer = Pacer()
+    sounding = []
+    for tick in range(2 * 300):
+        if tick % 2 == 0:
+            pacer.play("a", speech(FRAME, first=1 + tick))
+        sounding.append(pacer.next_frame() != SILENCE)
+    pauses = sum(before and not after for before, after in zip(sounding, sounding[1:], strict=False))
+    assert 1 < pauses <= 8
+    assert pacer.played_ms("a") > 4000
+
+
+def test_an_engine_that_drips_is_starving_throughout() -> None:
+    """20 ms of sound every second are no speech."""
+    pacer = Pacer()
+    sounding = []
+    for tick in range(5 * 50):
+        if tick % 50 == 0:
+            pacer.play("a", speech(FRAME))
+        sounding.append(not pacer.starved)
+        pacer.next_frame()
+    assert sounding == [True] + 249 * [False]
+
+
+def test_clearing_forgets_that_it_ran_dry() -> None:
+    pacer = Pacer()
+    pacer.play("a", speech(FRAME))
+    pacer.next_frame()
+    pacer.next_frame()
+    pacer.clear()
+    pacer.play("b", speech(2 * FRAME))
+    assert pacer.next_frame() == speech(2 * FRAME)[:FRAME]
 
 
 def test_waiting_for_the_first_audio_is_no_underrun() -> None:
