@@ -23,12 +23,10 @@ from ari_app.models import (
     RETIREMENTS,
     SPEECH_ENDPOINT_MODELS,
 )
-from ari_app.parsers import port_range
-from ari_app.settings import OTHER_NAMES, SETTINGS, Setting
+from ari_app.parsers import OFFLINE, port_range
+from ari_app.settings import OTHER_NAMES, SETTINGS, Setting, incomplete_fallbacks
 
 OPENAI_URL = "https://api.openai.com/v1"
-OFFLINE = "offline"
-"""In place of a URL: the embedded offline backend."""
 STAGES: Mapping[str, tuple[str, ...]] = {"pipeline": ("stt", "chat", "tts"), "realtime": ("rt",), "echo": ()}
 
 
@@ -235,14 +233,16 @@ class Config:
     def warnings(self) -> list[str]:
         """Sentences about models that OpenAI serves today and will not for long."""
         lines = []
-        for name, stage in self.stages("").items():
-            setting = "OPENAI_MODEL" if name == "chat" else f"OPENAI_{name.upper()}_MODEL"
-            retired = RETIREMENTS.get(stage.model)
-            if retired and is_openai(stage.base_url):
-                lines.append(
-                    f"{setting}={stage.model}: OpenAI shuts this model down on {retired.date}; "
-                    f"its successor is {retired.successor}."
-                )
+        for kind, stages in (("", self.stages("")), ("_FALLBACK", self.fallbacks(""))):
+            for name, stage in stages.items():
+                chat = name == "chat" and not kind
+                setting = "OPENAI_MODEL" if chat else f"OPENAI_{name.upper()}{kind}_MODEL"
+                retired = RETIREMENTS.get(stage.model)
+                if retired and is_openai(stage.base_url):
+                    lines.append(
+                        f"{setting}={stage.model}: OpenAI shuts this model down on {retired.date}; "
+                        f"its successor is {retired.successor}."
+                    )
         return lines
 
 
@@ -277,7 +277,7 @@ def load(
         except ValueError as fault:
             shown = "" if setting.secret else f" '{raw}'"
             faults.append(f"{setting.env}{shown} ({source}) {fault}.")
-    if faults:
+    if faults := faults or incomplete_fallbacks(values):
         raise ConfigError(" ".join(faults))
     asterisk_ports = env.get("SIP_RTP_PORTS") or dotenv.get("SIP_RTP_PORTS") or ""
     values["max_calls"] = _room_for_calls(asterisk_ports, values["max_calls"])

@@ -20,6 +20,8 @@ from ari_app.guard import is_country_code
 
 Parser = Callable[[str], Any]
 """Turns the text of a setting into its value; raises ValueError saying what it must be."""
+OFFLINE = "offline"
+"""In place of a URL: the embedded offline backend."""
 
 
 def text(value: str) -> str:
@@ -109,7 +111,7 @@ def optional_url(value: str) -> str:
 
 def url_or_offline(value: str) -> str:
     """A URL, `offline`, or nothing."""
-    return value if value in ("", "offline") else url(value)
+    return value if value in ("", OFFLINE) else url(value)
 
 
 def name(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ari_app import parsers
@@ -296,7 +297,7 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.url_or_offline,
     ),
     Setting("OPENAI_STT_FALLBACK_API_KEY", "", "Its key", secret=True),
-    Setting("OPENAI_STT_FALLBACK_MODEL", "", "Its model"),
+    Setting("OPENAI_STT_FALLBACK_MODEL", "", "Its model; of the embedded backend none is needed"),
     Setting("OPENAI_CHAT_BASE_URL", "", "Other server for chat", parsers.optional_url),
     Setting("OPENAI_CHAT_API_KEY", "", "Other key for chat", secret=True),
     Setting(
@@ -314,7 +315,7 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.url_or_offline,
     ),
     Setting("OPENAI_CHAT_FALLBACK_API_KEY", "", "Its key", secret=True),
-    Setting("OPENAI_CHAT_FALLBACK_MODEL", "", "Its model"),
+    Setting("OPENAI_CHAT_FALLBACK_MODEL", "", "Its model; of the embedded backend none is needed"),
     Setting("OPENAI_TTS_BASE_URL", "", "Other server for text-to-speech", parsers.optional_url),
     Setting("OPENAI_TTS_API_KEY", "", "Other key for text-to-speech", secret=True),
     Setting(
@@ -345,7 +346,7 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.url_or_offline,
     ),
     Setting("OPENAI_TTS_FALLBACK_API_KEY", "", "Its key", secret=True),
-    Setting("OPENAI_TTS_FALLBACK_MODEL", "", "Its model"),
+    Setting("OPENAI_TTS_FALLBACK_MODEL", "", "Its model; of the embedded backend none is needed"),
     Setting("OPENAI_TTS_FALLBACK_VOICE", "", "Its voice; empty: OPENAI_TTS_VOICE"),
     # Realtime
     Setting(
@@ -364,7 +365,7 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.url_or_offline,
     ),
     Setting("OPENAI_RT_FALLBACK_API_KEY", "", "Its key", secret=True),
-    Setting("OPENAI_RT_FALLBACK_MODEL", "", "Its model"),
+    Setting("OPENAI_RT_FALLBACK_MODEL", "", "Its model; of the embedded backend none is needed"),
     Setting(
         "OPENAI_RT_AUDIO",
         "pcm",
@@ -569,6 +570,27 @@ OTHER_NAMES: frozenset[str] = frozenset(
     )
 )
 """What a `.env` may hold beside our settings. Names that begin with COMPOSE_ or DOCKER_ belong to Docker."""
+
+
+def incomplete_fallbacks(values: Mapping[str, object]) -> list[str]:
+    """A sentence for each engine that is to stand in, and could not, as it is set.
+
+    Args:
+        values: parsed, by `Setting.key`.
+    """
+    faults = []
+    for prefix in (f"OPENAI_{stage}_FALLBACK" for stage in ("STT", "CHAT", "TTS", "RT")):
+        given = {
+            name for setting in SETTINGS if (name := setting.env).startswith(prefix) and values[setting.key]
+        }
+        url, model = f"{prefix}_BASE_URL", f"{prefix}_MODEL"
+        if given and url not in given:
+            faults.append(
+                f"{min(given)} is set without {url}: name the server that stands in, or leave both empty."
+            )
+        elif given and model not in given and values[url.lower()] != parsers.OFFLINE:
+            faults.append(f"{model} is not set: name the model that {url} is asked for.")
+    return faults
 
 
 def settings_table() -> str:

@@ -308,3 +308,27 @@ def test_a_fallback_has_a_server_a_key_and_a_model_of_its_own_and_never_the_comm
     assert not config(OPENAI_API_KEY="k").needs_offline_backend
     with pytest.raises(ConfigError, match="OPENAI_STT_FALLBACK_BASE_URL"):
         config(OPENAI_STT_FALLBACK_BASE_URL="gpu")
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (("STT_FALLBACK_MODEL", "base"), "set without OPENAI_STT_FALLBACK_BASE_URL"),
+        (("RT_FALLBACK_API_KEY", "k"), "set without OPENAI_RT_FALLBACK_BASE_URL"),
+        (("TTS_FALLBACK_VOICE", "v"), "set without OPENAI_TTS_FALLBACK_BASE_URL"),
+        (("CHAT_FALLBACK_BASE_URL", "http://gpu/v1"), "OPENAI_CHAT_FALLBACK_MODEL is not set"),
+    ],
+)
+def test_a_fallback_that_could_not_stand_in_is_told_at_start(given: tuple[str, str], complaint: str) -> None:
+    """And not in the emergency."""
+    with pytest.raises(ConfigError, match=complaint):
+        config(**{f"OPENAI_{given[0]}": given[1]})
+
+
+def test_the_model_of_a_fallback_ends_as_any_other() -> None:
+    loaded = config(
+        OPENAI_API_KEY="k",
+        OPENAI_STT_FALLBACK_BASE_URL="https://api.openai.com/v1",
+        OPENAI_STT_FALLBACK_MODEL="whisper-1",
+    )
+    assert [line.partition(":")[0] for line in loaded.warnings()] == ["OPENAI_STT_FALLBACK_MODEL=whisper-1"]
