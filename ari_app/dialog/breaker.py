@@ -23,6 +23,8 @@ class Breaker:
         """The last failure."""
         self._pause_s = 0.0
         """The present one; 0: the engine is in service."""
+        self._last_pause_s = 0.0
+        """The latest one, until the engine has answered to the end again."""
         self._until = 0.0
         self._probing = False
 
@@ -36,7 +38,7 @@ class Breaker:
         return max(self._until - now, 0.0) if self.is_open else 0.0
 
     def allows(self, now: float) -> bool:
-        """True when a request may be sent, which then must end in `succeeded`, `failed` or `left`.
+        """True when a request may be sent, which then must come to `began`, `succeeded`, `failed` or `left`.
 
         After a pause it is True for one request, which tries the engine for all.
         """
@@ -47,14 +49,18 @@ class Breaker:
         self._probing = True
         return True
 
+    def began(self) -> None:
+        """It begins to answer: it is in service, and one failure puts it out again until it has `succeeded`."""
+        self._pause_s, self._probing = 0.0, False
+
     def succeeded(self) -> bool:
-        """It answered; True when that puts it back into service."""
-        was_open = self.is_open
-        self.failures, self._pause_s, self._probing = 0, 0.0, False
-        return was_open
+        """It answered to the end; True when it had been out of service."""
+        had_pause = self._last_pause_s > 0
+        self.failures, self._pause_s, self._last_pause_s, self._probing = 0, 0.0, 0.0, False
+        return had_pause
 
     def failed(self, error: EngineError, now: float) -> bool:
-        """It did not answer as it should; True when that takes it out of service."""
+        """It did not answer as it should; True when that takes it out of service, the first time since it worked."""
         self.failures += 1
         self.why = error.message
         was_open, self._probing = self.is_open, False
@@ -63,10 +69,10 @@ class Breaker:
             return False
         if was_open and now < self._until:  # a request from before, or one that was sent regardless
             return False
-        pause_s = max(2 * self._pause_s if was_open else FIRST_PAUSE_S, wished_s)
-        self._pause_s = min(pause_s, LONGEST_PAUSE_S)
+        worked, pause_s = not self._last_pause_s, max(2 * self._last_pause_s or FIRST_PAUSE_S, wished_s)
+        self._pause_s = self._last_pause_s = min(pause_s, LONGEST_PAUSE_S)
         self._until = now + self._pause_s
-        return not was_open
+        return worked
 
     def left(self) -> None:
         """Nobody waited for the answer."""

@@ -60,12 +60,13 @@ class Engines(Generic[E]):
         self._alone_s = alone_s
 
     async def ask(
-        self, request: Callable[[E], Awaitable[T]], *, regardless: bool = False
+        self, request: Callable[[E], Awaitable[T]], *, regardless: bool = False, whole: bool = True
     ) -> tuple[T, Engine[E]]:
         """The first answer that can be had, and whose it is.
 
         Args:
             regardless: as a last resort ask those that are out of service, too.
+            whole: that is all; else the rest is to come, and then `succeeded` or `failed` is to be called.
 
         Raises:
             EngineUnavailable: all are out of service, and none was asked.
@@ -80,7 +81,7 @@ class Engines(Generic[E]):
                 resting.append(engine)
                 continue
             try:
-                return await self._ask(engine, request), engine
+                return await self._ask(engine, request, whole), engine
             except EngineError as error:
                 failure = error
             pause_s = _pause_s(failure)
@@ -89,17 +90,17 @@ class Engines(Generic[E]):
             await asyncio.sleep(pause_s)
             if engine.breaker.allows(loop.time()):
                 try:
-                    return await self._ask(engine, request), engine
+                    return await self._ask(engine, request, whole), engine
                 except EngineError as error:
                     failure = error
         for engine in resting if regardless else ():
             try:
-                return await self._ask(engine, request), engine
+                return await self._ask(engine, request, whole), engine
             except EngineError as error:
                 failure = error
         raise failure or self._unavailable(loop.time())
 
-    async def _ask(self, engine: Engine[E], request: Callable[[E], Awaitable[T]]) -> T:
+    async def _ask(self, engine: Engine[E], request: Callable[[E], Awaitable[T]], whole: bool) -> T:
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
         others = self.all[self.all.index(engine) + 1 :]
@@ -122,9 +123,16 @@ class Engines(Generic[E]):
             else:
                 engine.breaker.left()
             raise
+        if whole:
+            self.succeeded(engine)
+        else:
+            engine.breaker.began()
+        return answer
+
+    def succeeded(self, engine: Engine[E]) -> None:
+        """Its answer came to its end."""
         if engine.breaker.succeeded():
             logger.info("%s: the %s engine works again", self.stage, engine.name)
-        return answer
 
     def failed(self, engine: Engine[E], error: EngineError) -> None:
         """Its answer broke."""
@@ -145,11 +153,13 @@ class Engines(Generic[E]):
 
     # --- streams -------------------------------------------------------------------------------------
 
-    async def stream(self, begin: Callable[[E], AsyncIterator[T]]) -> AsyncGenerator[T, None]:
+    async def stream(
+        self, begin: Callable[[E], AsyncIterator[T]], *, may_be_empty: bool = False
+    ) -> AsyncGenerator[T, None]:
         """The pieces of the first answer whose first piece can be had.
 
         Raises:
-            EngineError: before or between pieces.
+            EngineError: before or between pieces; also when there are none, unless that `may_be`.
         """
 
         async def first(engine: E) -> tuple[AsyncIterator[T], list[T]]:
@@ -157,18 +167,21 @@ class Engines(Generic[E]):
             try:
                 return source, [await anext(source)]
             except StopAsyncIteration:
-                return source, []
+                if may_be_empty:
+                    return source, []
+                raise EngineError(self.stage, "the answer was empty") from None
             except BaseException:
                 await _close(source)
                 raise
 
-        (source, pieces), engine = await self.ask(first)
+        (source, pieces), engine = await self.ask(first, whole=False)
         try:
             for piece in pieces:
                 yield piece
             async with aclosing(within(source, self.stage, ALONE_S)) as rest:
                 async for piece in rest:
                     yield piece
+            self.succeeded(engine)
         except EngineError as error:
             self.failed(engine, error)
             raise
@@ -233,4 +246,5 @@ class AnyTextToSpeech:
 
     def speak(self, text: str) -> AsyncGenerator[PcmChunk, None]:
         """See `TextToSpeech`."""
-        return self.engines.stream(lambda engine: engine.speak(text))
+        speakable = any(character.isalnum() for character in text)
+        return self.engines.stream(lambda engine: engine.speak(text), may_be_empty=not speakable)

@@ -71,6 +71,19 @@ def test_each_try_that_fails_doubles_the_pause_up_to_a_minute() -> None:
     assert pauses == [3.0, 6.0, 12.0, 24.0, 48.0, 60.0, 60.0]
 
 
+def test_an_answer_that_begins_is_on_probation_until_its_end() -> None:
+    breaker = tripped()
+    assert breaker.allows(FIRST_PAUSE_S)
+    breaker.began()
+    assert not breaker.is_open and breaker.allows(FIRST_PAUSE_S), "all may ask it"
+    assert not breaker.failed(DEAD, FIRST_PAUSE_S), "that was told before"
+    assert breaker.retry_in_s(FIRST_PAUSE_S) == 2 * FIRST_PAUSE_S
+    assert breaker.allows(3 * FIRST_PAUSE_S)
+    breaker.began()
+    assert breaker.succeeded(), "it had been out of service"
+    assert not breaker.failed(DEAD, 100.0) and not breaker.is_open and not breaker.succeeded()
+
+
 def test_late_failures_of_older_requests_do_not_lengthen_the_pause() -> None:
     breaker = tripped()
     for _ in range(50):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
 from ari_app.dialog import engines as module
-from ari_app.dialog.engines import AnyChat, AnySpeechToText, Engines
-from ari_app.dialog.ports import Message, Transcript
+from ari_app.dialog.engines import AnyChat, AnySpeechToText, AnyTextToSpeech, Engines
+from ari_app.dialog.ports import Message, PcmChunk, Transcript
 from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnavailable, EngineUnreachable
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings
@@ -161,10 +162,11 @@ class Mouth:
 
     def __init__(self, *script: Step) -> None:
         self.script = script
-        self.open = 0
+        self.open = self.asked = 0
 
     async def reply(self, messages: object) -> AsyncGenerator[str, None]:
         self.open += 1
+        self.asked += 1
         try:
             for step in self.script:
                 if step is HANGS:
@@ -202,8 +204,40 @@ async def test_a_stream_that_breaks_after_its_beginning_is_the_callers_to_hear_a
     assert chat.engines.all[0].breaker.failures == 1
 
 
-async def test_an_empty_stream_is_an_answer() -> None:
-    assert await collect(AnyChat(Mouth(), Mouth("no")).reply([])) == []
+async def test_an_empty_stream_is_no_answer() -> None:
+    primary, fallback = Mouth(), Mouth("All well.")
+    chat = AnyChat(primary, fallback)
+    for _ in range(100):
+        assert await collect(chat.reply([])) == ["All well."]
+    assert (primary.asked, fallback.asked) == (3, 100)
+
+
+async def test_what_has_no_sound_is_spoken_without_any() -> None:
+    class Voice:
+        async def speak(self, text: str) -> AsyncGenerator[PcmChunk, None]:
+            for chunk in [PcmChunk(b"ab", 8000)] if text == "Yes." else []:
+                yield chunk
+
+    voice = AnyTextToSpeech(Voice())
+    assert [chunk async for chunk in voice.speak("…")] == []
+    assert [chunk.pcm async for chunk in voice.speak("Yes.")] == [b"ab"]
+    with pytest.raises(EngineError, match="empty"):
+        [chunk async for chunk in voice.speak("No.")]
+
+
+async def test_the_hundredth_caller_does_not_hear_the_hundredth_answer_break_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each begins well."""
+    caplog.set_level(logging.INFO)
+    primary, fallback = Mouth("Well, ", DEAD), Mouth("All well.")
+    chat = AnyChat(primary, fallback)
+    for _ in range(100):
+        with contextlib.suppress(EngineError):
+            await collect(chat.reply([]))
+    assert (primary.asked, fallback.asked) == (3, 97)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1 and "the primary engine is out of service" in told[0]
 
 
 async def test_a_stream_that_is_left_is_closed() -> None:
