@@ -13,11 +13,11 @@ from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import aclosing
 
-from ari_app.dialog.ports import Fact, Playout, PlayoutMark
+from ari_app.dialog.ports import EngineFailed, Fact, Playout, PlayoutMark
 from ari_app.errors import EngineError, EngineUnavailable, EngineUnreachable
 from ari_app.openai_api.realtime_conversation import RealtimeConversation
 from ari_app.openai_api.realtime_patience import Manners
-from ari_app.openai_api.realtime_protocol import STAGE, Event, text_of
+from ari_app.openai_api.realtime_protocol import STAGE, Event, object_of, text_of
 from ari_app.openai_api.realtime_servers import RealtimeServers
 from ari_app.openai_api.realtime_session import RealtimeSession
 from ari_app.openai_api.realtime_usage import Meter
@@ -53,7 +53,7 @@ class RealtimeBrain:
         self._meter = Meter()
         self._conversation: RealtimeConversation | None = None
         self._session: RealtimeSession | None = None
-        self._had_session = False
+        self._had_session = self._blamed = False
         self._failure: EngineError | None = None
         self._task: asyncio.Task[None] | None = None
         self._recycling: asyncio.Task[None] | None = None
@@ -70,8 +70,15 @@ class RealtimeBrain:
             self._task = asyncio.create_task(self._run(), name="realtime")
 
     async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
+        def judge(fact: Fact) -> None:
+            if isinstance(fact, EngineFailed) and self._session:
+                self._blamed = True
+                error = EngineError(fact.stage, fact.message, permanent=fact.permanent)
+                self._servers.failed(self._session, error)
+            report(fact)
+
         self._conversation = RealtimeConversation(
-            self._servers.settings, self._manners, playout, report, self._remark, self._meter
+            self._servers.settings, self._manners, playout, judge, self._remark, self._meter
         )
         if self._failure and not self._failure.permanent:  # while it rang; it may work now
             self._task = self._failure = None
@@ -134,8 +141,11 @@ class RealtimeBrain:
                 opened_at = loop.time()
                 if self._conversation:
                     self._take(self._session, self._conversation)
+                session = self._session
                 await self._read()
                 now = loop.time()
+                if session.ended and now - opened_at < SHORT_LIFE_S:
+                    self._servers.failed(session, session.ended)
                 short_lives = short_lives + 1 if now - opened_at < SHORT_LIFE_S else 0
                 if short_lives == MAX_SHORT_LIVES:
                     raise EngineUnreachable(STAGE, f"{short_lives} sessions in a row broke at once")
@@ -211,8 +221,11 @@ class RealtimeBrain:
             raise ended
 
     def _push(self, conversation: RealtimeConversation, event: Event, now: float) -> None:
+        self._blamed = False
         try:
             conversation.push_event(event, now)
+            if self._session and not self._blamed and _is_whole_answer(event):
+                self._servers.worked(self._session)
         except Exception:  # one event must not cost the call
             self._remark("fault", f"an event of type {text_of(event, 'type'):.60} could not be handled")
             logger.debug("the fault", exc_info=True)
@@ -248,3 +261,8 @@ class RealtimeBrain:
         self._failure = error
         if self._conversation:
             self._conversation.failed(error, asyncio.get_running_loop().time(), final=True)
+
+
+def _is_whole_answer(event: Event) -> bool:
+    completed = text_of(object_of(event, "response"), "status") == "completed"
+    return completed and text_of(event, "type") == "response.done"

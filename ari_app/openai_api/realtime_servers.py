@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ari_app.dialog.engines import Engines
+from weakref import WeakKeyDictionary
+
+from ari_app.dialog.engines import Engine, Engines
+from ari_app.errors import EngineError
 from ari_app.openai_api.realtime_protocol import STAGE, RealtimeSettings
 from ari_app.openai_api.realtime_session import CONFIGURE_S, CONNECT_S, RealtimeClient, RealtimeSession
 
@@ -14,9 +17,10 @@ class RealtimeServers:
         self.settings: RealtimeSettings = clients[0].settings
         """Of the first; the others differ in their model alone."""
         self.engines = Engines(STAGE, *clients, alone_s=CONNECT_S + CONFIGURE_S)
+        self._origins: WeakKeyDictionary[RealtimeSession, Engine[RealtimeClient]] = WeakKeyDictionary()
 
     async def open(self, *, regardless: bool = False) -> RealtimeSession:
-        """A session at the first server in service.
+        """A session at the first server in service. What comes of it is to be told: `worked`, `failed`.
 
         Args:
             regardless: for a call that is in conversation: ask those out of service, too.
@@ -25,5 +29,16 @@ class RealtimeServers:
             EngineUnavailable: all are out of service.
             EngineError: the last one's reason.
         """
-        session, _ = await self.engines.ask(lambda client: client.open(), regardless=regardless)
+        session, engine = await self.engines.ask(
+            lambda client: client.open(), regardless=regardless, whole=False
+        )
+        self._origins[session] = engine
         return session
+
+    def worked(self, session: RealtimeSession) -> None:
+        """The session brought an answer to its end."""
+        self.engines.succeeded(self._origins[session])
+
+    def failed(self, session: RealtimeSession, error: EngineError) -> None:
+        """The session was opened, and did not do what it is for."""
+        self.engines.failed(self._origins[session], error)

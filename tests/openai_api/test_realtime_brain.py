@@ -587,3 +587,33 @@ async def test_who_calls_while_the_server_is_known_to_be_away_is_told_at_once(un
                     or "tried again" in phone.all(GaveUp)[0].reason
                 )
         assert servers.engines.all[0].requests == asked and refused == 20
+
+
+async def test_a_server_whose_answers_fail_is_not_asked_by_the_hundredth_caller(fake: FakeRealtime) -> None:
+    """Its sessions open well."""
+    fake.answers = [Answer(status="failed") for _ in range(9)]
+    async with running(KEY) as other:
+        other.answers = [Answer("Hello.") for _ in range(9)]
+        async with (
+            RealtimeClient(fake.url, KEY, SETTINGS) as failing,
+            RealtimeClient(other.url, KEY, SETTINGS) as client,
+        ):
+            servers = RealtimeServers(failing, client)
+            for _ in range(5):
+                async with on_a_line_with(servers) as phone:
+                    await phone.until(lambda phone=phone: phone.all(EngineFailed) or phone.all(BotSaid))  # type: ignore[misc]
+        assert other.faults == []
+    assert [engine.requests for engine in servers.engines.all] == [3, 2]
+    assert [engine.breaker.is_open for engine in servers.engines.all] == [True, False]
+
+
+async def test_an_answer_forgives_what_failed_before(fake: FakeRealtime) -> None:
+    fake.answers = [Answer("Hello."), Answer(status="failed")] * 4
+    async with RealtimeClient(fake.url, KEY, SETTINGS) as client:
+        servers = RealtimeServers(client)
+        for count in range(1, 5):
+            async with on_a_line_with(servers) as phone:
+                await phone.answered(1)
+                await phone.say()
+                await phone.until(lambda phone=phone: phone.all(EngineFailed))  # type: ignore[misc]
+            assert servers.engines.all[0].breaker.failures == 1, f"after call {count}"
