@@ -17,6 +17,8 @@ BPL_G711 = 25.1
 LONG_DELAY_MS = 177.3
 IMPOSSIBLE_S = 60.0
 """On a quick line Asterisk's arithmetic goes below zero and comes out as 65536 s."""
+NO_FIGURE = 1e15
+"""Neither a count nor a time of a call is so large; JSON also has Infinity and NaN."""
 OWN_DELAY_MS = 40.0
 """A frame to be filled and one to be played, at either end."""
 
@@ -66,11 +68,11 @@ class LineQuality:
 
 
 def parse_quality(reply: Mapping[str, Any]) -> LineQuality:
-    """From ARI's `RTPstat`, in which times are seconds and counts are packets; what is missing is 0."""
+    """From ARI's `RTPstat`, in which times are seconds and counts are packets; what is missing or no number is 0."""
 
     def number(name: str) -> float:
         value = reply.get(name, 0)
-        return float(value) if isinstance(value, int | float) else 0.0
+        return float(value) if isinstance(value, int | float) and abs(value) < NO_FIGURE else 0.0
 
     received, lost = number("rxcount"), number("rxploss")
     sent, lost_there = number("txcount"), number("txploss")

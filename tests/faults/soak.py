@@ -82,6 +82,8 @@ class Soak:
         self._question = question
         self._chance = random.Random(seed)
         self.tally = Tally()
+        self.over = False
+        """Nobody calls any more; who talks finishes the turn and hangs up."""
 
     async def short_call(self) -> None:
         """Call, listen for a random time, hang up."""
@@ -90,24 +92,22 @@ class Soak:
                 await asyncio.sleep(self._chance.uniform(*SHORT_S))
                 self._leave(phone)
 
-    async def talk_for_ever(self) -> None:
+    async def talk(self) -> None:
         """One long call after the other, each a conversation of random length."""
         loop = asyncio.get_running_loop()
-        while True:
+        while not self.over:
             until = loop.time() + self._chance.uniform(*LONG_S)
             async with self._lane.phone() as phone:
                 if not await self._dial(phone):
                     await asyncio.sleep(1)
                     continue
-                try:
-                    await asyncio.sleep(3)
-                    while loop.time() < until and not phone.ended.is_set():
-                        said_at = await phone.say(self._question)
-                        await asyncio.sleep(5 + self._chance.random())
-                        self.tally.turns += 1
-                        self.tally.silent += phone.hearing.first_sound_after(said_at) is None
-                finally:  # also when the soak is over
-                    self._leave(phone)
+                await asyncio.sleep(3)
+                while loop.time() < until and not (phone.ended.is_set() or self.over):
+                    said_at = await phone.say(self._question)
+                    await asyncio.sleep(5 + self._chance.random())
+                    self.tally.turns += 1
+                    self.tally.silent += phone.hearing.first_sound_after(said_at) is None
+                self._leave(phone)
 
     async def _dial(self, phone: Phone) -> bool:
         try:
@@ -183,7 +183,8 @@ async def run(arguments: argparse.Namespace) -> dict[str, object]:
             samples: list[Sample] = []
             began_at, cpu_before = loop.time(), process_cost(session.process.pid)["cpu_s"]
             async with asyncio.TaskGroup() as callers:
-                talkers = [callers.create_task(soak.talk_for_ever()) for _ in range(arguments.talking)]
+                for _ in range(arguments.talking):
+                    callers.create_task(soak.talk())
                 due = began_at
                 while (now := loop.time()) < began_at + arguments.minutes * 60:
                     if arguments.per_second and now >= due:
@@ -194,8 +195,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, object]:
                         samples.append(_sample(lane, session, soak, now - began_at))
                         _say(samples[-1], soak.tally)
                     await asyncio.sleep(0.02)
-                for talker in talkers:
-                    talker.cancel()
+                soak.over = True
             cpu_s = process_cost(session.process.pid)["cpu_s"] - cpu_before
             left = await session.leftovers(before)
             faults = session.faults_in_log()

@@ -232,7 +232,12 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], list[bytes]]] = {
     ),
     "ari_reply": (
         ari_reply,
-        [b'{"message": "Channel not found"}', b'{"rxcount": 5, "rxploss": 1, "rtt": 0.1}', b"<html>"],
+        [
+            b'{"message": "Channel not found"}',
+            b'{"rxcount": 5, "rxploss": Infinity, "rtt": NaN}',
+            b'{"rxcount": 5, "rxploss": 1, "rtt": 0.1}',
+            b"<html>",
+        ],
     ),
     "speech_body": (
         speech_body,
