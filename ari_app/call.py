@@ -145,15 +145,16 @@ class Call:
 
     def push_event(self, event: events.Event) -> None:
         """An ARI event about one of this call's objects. Never blocks, never raises."""
-        if isinstance(event, events.ChannelHold) and event.channel_id == self.far_id:
-            logger.info("the other side %s the call", "holds" if event.held else "resumes")
-            self._line.held = event.held
-            self.on_hold(event.held)
+        match event:  # after a reconnect it is told again
+            case events.ChannelHold(channel_id=self.far_id, held=held) if held != self._line.held:
+                logger.info("the other side %s the call", "holds" if held else "resumes")
+                self._line.held = held
+                self.on_hold(held)
         fact = facts.fact_of(
             event,
             far_id=self.far_id,
             media_id=self.media_id,
-            outbound=self._dial is not None,
+            outbound=not self.is_inbound,
             handover_keys=self._settings.handover_keys,
         )
         if fact is not None:
@@ -324,8 +325,7 @@ class Call:
 
     async def _stop_conversation(self) -> None:
         self._conversing = False
-        start = self._steps.get(facts.StartConversation())
-        if start is not None:
+        if start := self._steps.get(facts.StartConversation()):
             start.cancel()
         await self._brain.close()
 

@@ -82,6 +82,10 @@ class AriConflict(AriError):
     """The object is in a state that forbids the request, or its id is taken."""
 
 
+class AriFull(AriError):
+    """All lines are taken: Asterisk has no RTP port for another call."""
+
+
 class AriReplaced(AriError):
     """Another process registered the same Stasis application; this one no longer gets events."""
 

@@ -809,7 +809,7 @@ async def test_who_holds_the_call_is_told_to_those_who_count_the_silence(bench: 
     held: list[bool] = []
     call.on_hold = held.append
     await until(lambda: len(brain.frames) > 0)
-    for kind in ("ChannelHold", "ChannelUnhold"):
+    for kind in ("ChannelHold", "ChannelHold", "ChannelUnhold", "ChannelUnhold"):
         call.push_event(parse_event(json.dumps({"type": kind, "channel": {"id": CALLER}})))
         call.push_event(parse_event(json.dumps({"type": kind, "channel": {"id": "somebody else"}})))
     assert held == [True, False]

@@ -47,7 +47,7 @@ from ari_app.ari.facts import (
     StopConversation,
 )
 from ari_app.ari.outcome import Ending, Outcome, unanswered
-from ari_app.errors import AriConflict, AriError, AriNotFound
+from ari_app.errors import AriConflict, AriError, AriFull, AriNotFound
 
 
 class State(Enum):
@@ -299,7 +299,8 @@ class CallFlow:
                 isinstance(fact, StepFailed | MediaGone | MediaUnbridged | SetupTimedOut)
                 and not self._outbound
             ):
-                self._hand_back = "failed"
+                full = isinstance(fact, StepFailed) and isinstance(fact.error, AriFull)
+                self._hand_back = "busy" if full else "failed"
             if self.state in {State.ARRIVED, State.ANSWERING}:
                 self._hangup_reason = "congestion"  # SIP 503: nobody declined the caller
         self._connected = self._connected or row.state is State.TALKING

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Json = Mapping[str, Any]
+STASIS = "Stasis"
+"""The dialplan application by which an ARI application has a channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Channel:
     exten: str = ""
     """Extension that it reached, or was dialled."""
     app_name: str = ""
-    """Dialplan application it executes; "Stasis" while an ARI application has it."""
+    """Dialplan application it executes; STASIS while an ARI application has it."""
     app_data: str = ""
     """That application's arguments; of Stasis, the name of the ARI application comes first."""
     protocol_id: str = ""
@@ -35,7 +37,7 @@ class Channel:
 
     def in_stasis(self, app: str) -> bool:
         """True while the Stasis application `app` has it."""
-        return self.app_name == "Stasis" and self.app_data.split(",")[0] == app
+        return self.app_name == STASIS and self.app_data.split(",")[0] == app
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from ari_app.ari.client import AriClient
-from ari_app.ari.events import Channel
+from ari_app.ari.events import Channel, ChannelHold
 from ari_app.ari.instances import Instance
 from ari_app.ari.leftovers import missed, orphans, stranded
 from ari_app.errors import AriError, AriUnreachable
@@ -15,6 +15,9 @@ from ari_app.errors import AriError, AriUnreachable
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 5.0
+HOLDABLE = "PJSIP/"
+HELD_BY_THE_FAR_END = "CHANNEL(rtp,hold)"
+"""1 while the far end holds. `CHANNEL(onhold)` is about the other direction: whether we hold them."""
 
 
 class Reconciler:
@@ -42,6 +45,8 @@ class Reconciler:
         self._living_calls = living_calls
         self._count_connection = count_connection
         self._count_swept = count_swept
+        self._unknown: set[str] = set()
+        """Callers in our application of whom the last sweep found no call."""
 
     async def __call__(self, client: AriClient, before: Sequence[Channel]) -> None:
         """Reconcile and sweep; `before` are the channels from before the application was registered.
@@ -55,7 +60,18 @@ class Reconciler:
             client.dispatch(event)
         self._count_connection()
         await self.sweep(client, channels)
-        for channel_id in stranded(before, client.app, known):
+        await self._free(client, stranded(before, client.app, known))
+        for channel in channels:
+            if channel.id in known and channel.in_stasis(client.app) and channel.name.startswith(HOLDABLE):
+                await _try(self._tell_hold(client, channel.id))
+
+    async def _tell_hold(self, client: AriClient, channel_id: str) -> None:
+        """To a living call, as it may have been held or taken back meanwhile."""
+        held = await client.rest.get_variable(channel_id, HELD_BY_THE_FAR_END)
+        client.dispatch(ChannelHold(channel_id, held == "1"))
+
+    async def _free(self, client: AriClient, channel_ids: Sequence[str]) -> None:
+        for channel_id in channel_ids:
             log.warning("caller %s was left alone in the application: back to the dialplan", channel_id)
             await _try(client.rest.hand_back(channel_id, "failed"))
 
@@ -85,13 +101,25 @@ class Reconciler:
             self._count_swept(len(channel_ids) + len(bridge_ids))
             log.info("swept %d channels and %d bridges of dead calls", len(channel_ids), len(bridge_ids))
 
+    async def rescue(self, client: AriClient, channels: Sequence[Channel]) -> None:
+        """Hand back callers who have no call now and had none the last time: nobody will ever take or free them.
+
+        Raises:
+            AriUnreachable: Asterisk could not be asked.
+        """
+        unknown = set(stranded(channels, client.app, set(self._known_channels())))
+        await self._free(client, sorted(unknown & self._unknown))
+        self._unknown = unknown
+
     async def sweep_for_ever(self, client: AriClient) -> None:
         """Whatever went wrong, nothing of a dead call stays for longer than SWEEP_EVERY_S and a little."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             if client.registered.is_set():
                 try:
-                    await self.sweep(client)
+                    channels = await client.rest.list_channels()
+                    await self.sweep(client, channels)
+                    await self.rescue(client, channels)
                 except AriError as error:  # the connection's own task says what is wrong with it
                     log.debug("not swept: %s", error)
 

@@ -186,7 +186,7 @@ class AriRest:
         It can be bridged once it has entered the application (StasisStart). `beside` is the channel it is for.
 
         Raises:
-            AriError: also when Asterisk's RTP ports are used up but for a few.
+            AriFull: all but a few of Asterisk's RTP ports are taken.
         """
         attempted = f"open the media channel {channel_id} to {external_host}"
         room = self._room.needed(attempted, beside) if beside else contextlib.nullcontext()

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from ari_app.ari.events import Channel
 from ari_app.ari.faults import NO_VARIABLE
 from ari_app.ari.streams import is_full, streams_in, streams_used
-from ari_app.errors import AriError, AriUnreachable
+from ari_app.errors import AriError, AriFull, AriUnreachable
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class RtpRoom:
         """Within it a media channel may be opened for the caller's channel; one at a time, so that each sees the last.
 
         Raises:
-            AriError: all but a few ports are taken.
+            AriFull: all but a few ports are taken.
         """
         async with self._opening:
             if self._streams is None:
@@ -53,7 +53,7 @@ class RtpRoom:
                 used = streams_used(channel.name for channel in await self._list_channels())
                 if is_full(self._streams, used):
                     taken = f"{used} of Asterisk's {self._streams} pairs of RTP ports are taken"
-                    raise AriError(attempted, None, f"{taken} (rtpstart, rtpend in rtp.conf)")
+                    raise AriFull(attempted, None, f"{taken} (rtpstart, rtpend in rtp.conf)")
             yield
 
     async def _ask(self, channel_id: str) -> int | None:

@@ -20,7 +20,15 @@ from ari_app.check.findings import EXIT_ASTERISK, EXIT_CONFIG, Finding, Level
 from ari_app.check.loop import Heard
 from ari_app.check.media import Loop
 from ari_app.config import Config
-from ari_app.errors import AriAppError, AriError, AriNotFound, AriUnauthorized, AriUnreachable, MediaError
+from ari_app.errors import (
+    AriAppError,
+    AriError,
+    AriFull,
+    AriNotFound,
+    AriUnauthorized,
+    AriUnreachable,
+    MediaError,
+)
 from ari_app.rtp.endpoint import own_address
 
 REGISTER_TIMEOUT_S = 10.0
@@ -191,6 +199,8 @@ async def check_loop(config: Config, state_dir: Path) -> Finding:
         return Finding(
             subject, Level.FAILED, str(error), "correct RTP_HOST or RTP_PORTS", exit_code=EXIT_CONFIG
         )
+    except AriFull as error:
+        return ari_fault(subject, error, "look again when fewer calls go on, or widen the range in rtp.conf")
     except AriError as error:
         return ari_fault(subject, error, "load chan_rtp and bridge_simple; see Asterisk's log")
     except AriAppError as error:

@@ -57,6 +57,7 @@ class Loop:
         """What either side heard of the other; all is taken down again.
 
         Raises:
+            AriFull: calls have taken all but a few of Asterisk's RTP ports.
             AriError: Asterisk refused a step.
             MediaError: no port is free, or the address is not ours.
             TimeoutError: the channels never entered the application.
@@ -82,10 +83,16 @@ class Loop:
     async def _connect(self, legs: Sequence[_Leg]) -> None:
         await self._rest.create_bridge(self._bridge_id)
         for leg, media_id in zip(legs, self._media_ids, strict=True):
-            leg.remote = await self._rest.external_media(media_id, leg.address)
+            beside = await self._any_channel()
+            leg.remote = await self._rest.external_media(media_id, leg.address, beside=beside)
         async with asyncio.timeout(ENTER_TIMEOUT_S):
             await self._entered.wait()
         await self._rest.add_channels(self._bridge_id, self._media_ids)
+
+    async def _any_channel(self) -> str:
+        """One that an application has: only of such does Asterisk tell whether it has RTP ports left."""
+        channels = await self._rest.list_channels()
+        return next((channel.id for channel in channels if channel.app_name == events.STASIS), "")
 
     async def _take_down(self) -> None:
         requests: list[Awaitable[None]] = [self._rest.hangup(media_id) for media_id in self._media_ids]

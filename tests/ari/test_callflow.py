@@ -44,7 +44,7 @@ from ari_app.ari.facts import (
     StopConversation,
 )
 from ari_app.ari.outcome import Ending, Outcome
-from ari_app.errors import AriConflict, AriError, AriNotFound
+from ari_app.errors import AriConflict, AriError, AriFull, AriNotFound
 
 S = State
 BROKEN = AriError("try", 500, "broken")
@@ -205,6 +205,13 @@ def test_failed_set_up_gives_the_caller_back() -> None:
     # The bridge was still being made.
     assert flow.push(StepDone(CreateBridge())) == (DeleteBridge(),)
     assert flow.push(StepDone(DeleteBridge())) == (Finished(Ending(Outcome.FAILED, "asterisk", str(BROKEN))),)
+
+
+def test_a_caller_for_whom_asterisk_has_no_port_meets_a_busy_line() -> None:
+    flow = CallFlow()
+    flow.push(CallerArrived())
+    full = AriFull("open the media channel", None, "12 of Asterisk's 12 pairs of RTP ports are taken")
+    assert HandBack("busy") in flow.push(StepFailed(CreateMedia(), full))
 
 
 def test_a_failed_hand_back_becomes_a_hang_up() -> None:

@@ -12,7 +12,15 @@ import pytest
 
 from ari_app.ari.client import AriClient
 from ari_app.ari.events import ChannelDtmfReceived, Event, StasisStart
-from ari_app.errors import AriConflict, AriError, AriNotFound, AriReplaced, AriUnauthorized, AriUnreachable
+from ari_app.errors import (
+    AriConflict,
+    AriError,
+    AriFull,
+    AriNotFound,
+    AriReplaced,
+    AriUnauthorized,
+    AriUnreachable,
+)
 from tests.fakes.asterisk import FakeAsterisk, until
 
 WAIT_S = 10.0
@@ -242,7 +250,7 @@ async def test_asterisk_is_not_asked_for_its_last_rtp_ports(
             return_exceptions=True,
         )
         assert len(asterisk.channels) == 2
-        (refused,) = [result for result in opened if isinstance(result, AriError)]
+        (refused,) = [result for result in opened if isinstance(result, AriFull)]
         assert "pairs of RTP ports are taken" in str(refused)
         assert len(asterisk.asked("GET", "/variable")) == 2  # once, not for each call
     assert "func_config" not in caplog.text

@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
+from ari_app.ari import reconcile
 from ari_app.ari.client import AriClient
-from ari_app.ari.events import ChannelVanished, Event, StasisStart
+from ari_app.ari.events import ChannelHold, ChannelVanished, Event, StasisStart
 from ari_app.ari.ids import Kind, object_id
 from ari_app.ari.instances import Instance
 from ari_app.ari.reconcile import Reconciler
@@ -116,3 +119,56 @@ async def test_a_caller_who_arrives_while_we_reconcile_is_not_stranded(tmp_path:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         assert asterisk.channels[CALLER].app == "bot"
+
+
+async def test_a_reconnect_tells_a_living_call_whether_it_is_held(tmp_path: Path) -> None:
+    """Missed while the connection was away: else the line of a phone on hold would count as dead."""
+    events: list[Event] = []
+    async with FakeAsterisk() as asterisk:
+        asterisk.channels[CALLER] = Channel(
+            CALLER, "PJSIP/caller", "Up", app="bot", variables={"CHANNEL(rtp,hold)": "1"}
+        )
+        media, bridge = leave(asterisk, OURS, LIVING)  # which has no such function
+        with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
+            reconciler = Reconciler(instance, lambda: (CALLER, media), lambda: {LIVING})
+            await connect(asterisk, events, reconciler)
+            asterisk.channels[CALLER].variables["CHANNEL(rtp,hold)"] = "0"
+            await connect(asterisk, events, reconciler)
+            del asterisk.channels[CALLER].variables["CHANNEL(rtp,hold)"]  # its module is not loaded
+            await connect(asterisk, events, reconciler)
+        holds = [event for event in events if isinstance(event, ChannelHold)]
+        assert holds == [ChannelHold(CALLER, True), ChannelHold(CALLER, False)]
+        assert asterisk.channels[CALLER].app == "bot"
+        asterisk.assert_clean(CALLER, media, bridge)
+
+
+async def test_a_caller_whom_no_call_has_is_handed_back_at_the_second_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was refused while Asterisk did not listen, or whose event was lost."""
+    monkeypatch.setattr(reconcile, "SWEEP_EVERY_S", 0.05)
+    async with FakeAsterisk() as asterisk:
+        with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
+            reconciler = Reconciler(instance, lambda: {CALLER}, lambda: ())
+            async with AriClient(
+                asterisk.url,
+                asterisk.user,
+                asterisk.password,
+                "bot",
+                lambda event: None,
+                on_connected=reconciler,
+            ) as client:
+                running = asyncio.create_task(client.run())
+                await until(client.registered.is_set)
+                asterisk.caller_arrives(CALLER, app="bot")
+                asterisk.caller_arrives(STRANDED, app="bot")
+                asterisk.caller_arrives(FOREIGN, app="another")
+                await reconciler.rescue(client, await client.rest.list_channels())
+                assert asterisk.channels[STRANDED].app == "bot"  # its call may be about to begin
+                sweeping = asyncio.create_task(reconciler.sweep_for_ever(client))
+                await until(lambda: asterisk.channels[STRANDED].app == "")
+                for task in (running, sweeping):
+                    task.cancel()
+                await asyncio.gather(running, sweeping, return_exceptions=True)
+        assert asterisk.channels[STRANDED].variables == {"ARI_APP_RESULT": "failed"}
+        assert [asterisk.channels[known].app for known in (CALLER, FOREIGN)] == ["bot", "another"]

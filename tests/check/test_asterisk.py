@@ -33,7 +33,7 @@ from ari_app.check.loop import Heard
 from ari_app.check.run import run_checks
 from ari_app.config import Config, load
 from ari_app.rtp.packet import RtpPacket, parse_rtp
-from tests.fakes.asterisk import FakeAsterisk, until
+from tests.fakes.asterisk import Channel, FakeAsterisk, until
 from tests.fakes.call_bench import nothing_leaks
 
 
@@ -384,6 +384,20 @@ async def test_asterisk_refuses_a_media_channel(asterisk: FakeAsterisk, tmp_path
     finding = await check_loop(config(asterisk), tmp_path)
     assert finding.level is Level.FAILED
     assert "open the media channel" in finding.text and "chan_rtp" in finding.remedy
+
+
+async def test_calls_have_taken_asterisk_s_rtp_ports(asterisk: FakeAsterisk, tmp_path: Path) -> None:
+    """One media channel more would kill it (asterisk/asterisk#1757)."""
+    names = {"rtpstart": "10000", "rtpend": "10003"}  # a call's two streams
+    asterisk.rtp_conf = {f"AST_CONFIG(rtp.conf,general,{name})": port for name, port in names.items()}
+    asterisk.caller_arrives("1700000000.1", app="bot")
+    asterisk.channels["media"] = Channel("media", "UnicastRTP/1", "Up", app="bot")
+    finding = await check_loop(config(asterisk), tmp_path)
+    assert (finding.level, finding.exit_code) == (Level.FAILED, EXIT_ASTERISK)
+    assert "2 of Asterisk's 2 pairs of RTP ports are taken" in finding.text and "rtp.conf" in finding.remedy
+    assert not asterisk.asked("POST", "/externalMedia")
+    for call in ("1700000000.1", "media"):
+        asterisk.vanish(call)
 
 
 async def test_asterisk_dies_during_the_loop(asterisk: FakeAsterisk, tmp_path: Path) -> None:
