@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +36,7 @@ from ari_app.openai_api.realtime_session import RealtimeClient
 from ari_app.openai_api.realtime_tts import RealtimeTextToSpeech
 from ari_app.openai_api.stt import OpenAiSpeechToText
 from ari_app.openai_api.tts import OpenAiTextToSpeech
-from ari_app.rehearsal import Render, Shelf, kept_on, rehearse_in_time, rehearse_the_rest
+from ari_app.rehearsal import KeptSpeech, Render, Shelf, rehearse_in_time, rehearse_the_rest
 from ari_app.settings import DEFAULT_SYSTEM_MESSAGE
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ async def _build_pipeline(config: Config, servers: Servers, stack: AsyncExitStac
     for engine in (*ears, *chats, *voices):
         stack.push_async_callback(engine.close)
     stt, chat, tts = AnySpeechToText(*ears), AnyChat(*chats), AnyTextToSpeech(*voices)
-    script = await _script(config, tts, servers["tts"][0], stack)
+    script = await _script(config, voices, servers["tts"], stack)
     settings = PipelineSettings(
         system_message=config.system_message,
         greeting=config.greeting or None,
@@ -136,7 +136,9 @@ async def _build_pipeline(config: Config, servers: Servers, stack: AsyncExitStac
     )
 
 
-async def _script(config: Config, tts: TextToSpeech, stage: Stage, stack: AsyncExitStack) -> Script:
+async def _script(
+    config: Config, voices: Sequence[TextToSpeech], stages: Sequence[Stage], stack: AsyncExitStack
+) -> Script:
     """What the application says itself; the first language now, the others while it runs.
 
     Raises:
@@ -146,14 +148,20 @@ async def _script(config: Config, tts: TextToSpeech, stage: Stage, stack: AsyncE
     own = {purpose: getattr(config, purpose) for purpose in ("apology", "regret", "hold", "idle", "goodbye")}
     first, *others = config.language or DEFAULT_LANGUAGES
     phrases = Phrasebook(texts_for((first, *others), own), also=(consent, *pieces(config.greeting)))
-    render = kept_on(
-        Shelf(state_directory() / "speech", (stage.base_url, stage.model, config.openai_tts_voice)),
-        partial(rendered, tts),
-    )
+    kept = [
+        KeptSpeech(*pair) for pair in zip(voices, (_shelf(config, stage) for stage in stages), strict=True)
+    ]
+    render = partial(rendered, AnyTextToSpeech(*kept))
     await rehearse_in_time(phrases, phrases.missing(first), render)
     task = asyncio.create_task(rehearse_the_rest(phrases, render), name="rehearse")
     stack.push_async_callback(_cancelled, task)
     return Script(phrases, consent, Limits(config.idle_seconds, config.max_call_seconds))
+
+
+def _shelf(config: Config, stage: Stage) -> Shelf:
+    """One for each voice: what a fallback spoke is not the primary's tomorrow."""
+    voice = stage.voice or config.openai_tts_voice
+    return Shelf(state_directory() / "speech", (stage.base_url, stage.model, voice))
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -200,7 +208,7 @@ async def _build_realtime(
     for voice in voices:
         stack.push_async_callback(voice.close)
     servers, tts = RealtimeServers(*clients), AnyTextToSpeech(*voices)
-    script = await _script(config, tts, stages[0], stack)
+    script = await _script(config, voices, stages, stack)
     manners = Manners(
         greeting=config.greeting,
         vad=config.vad,

@@ -8,10 +8,14 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from pathlib import Path
 
+from ari_app.audio.format import TELEPHONE_RATE_HZ
+from ari_app.dialog.known_speech import narrowed
 from ari_app.dialog.phrasebook import Phrasebook
+from ari_app.dialog.ports import PcmChunk, TextToSpeech
 from ari_app.errors import EngineError
 
 logger = logging.getLogger(__name__)
@@ -54,7 +58,7 @@ class Shelf:
             return b""
         return pcm if len(pcm) % 2 == 0 else b""
 
-    def put(self, text: str, pcm: bytes) -> None:
+    def put(self, text: str, pcm: bytes | bytearray) -> None:
         """Keep it, if that is possible."""
         path = self._path(text)
         half = path.with_suffix(f".{secrets.token_hex(4)}")
@@ -71,17 +75,28 @@ class Shelf:
                 half.unlink(missing_ok=True)
 
 
-def kept_on(shelf: Shelf, render: Render) -> Render:
-    """Render what is not on the shelf."""
+class KeptSpeech:
+    """Implements `TextToSpeech`: from its shelf what is there; the rest by an engine, and from then on it is there."""
 
-    async def render_once(text: str) -> bytes:
-        pcm = shelf.get(text)
-        if not pcm:
-            pcm = await render(text)
-            shelf.put(text, pcm)
-        return pcm
+    def __init__(self, tts: TextToSpeech, shelf: Shelf) -> None:
+        self._tts = tts
+        self._shelf = shelf
 
-    return render_once
+    async def speak(self, text: str) -> AsyncGenerator[PcmChunk, None]:
+        """Stream the speech of `text`.
+
+        Raises:
+            EngineError: before or between chunks.
+        """
+        if pcm := self._shelf.get(text):
+            yield PcmChunk(pcm, TELEPHONE_RATE_HZ)
+            return
+        whole = bytearray()
+        async with aclosing(narrowed(self._tts, text)) as pieces:
+            async for piece in pieces:
+                whole += piece
+                yield PcmChunk(piece, TELEPHONE_RATE_HZ)
+        self._shelf.put(text, whole)
 
 
 async def rehearse(phrases: Phrasebook, texts: Iterable[str], render: Render) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ari_app import rehearsal
+from ari_app.audio.format import TELEPHONE_RATE_HZ
+from ari_app.dialog.engines import AnyTextToSpeech
+from ari_app.dialog.known_speech import rendered
 from ari_app.dialog.phrasebook import Phrasebook
+from ari_app.dialog.ports import PcmChunk
 from ari_app.errors import EngineRejected, EngineUnreachable
-from ari_app.rehearsal import Shelf, kept_on, rehearse, rehearse_in_time, rehearse_the_rest
+from ari_app.rehearsal import KeptSpeech, Render, Shelf, rehearse, rehearse_in_time, rehearse_the_rest
 
 BROKEN = EngineUnreachable("text-to-speech", "nobody answers")
 VOICE = ("url", "model", "alloy")
@@ -31,6 +37,14 @@ class Voice:
             raise self.faults.pop(0)
         return text.encode("utf-16-le")
 
+    async def speak(self, text: str) -> AsyncGenerator[PcmChunk, None]:
+        for letter in await self(text):
+            yield PcmChunk(bytes([letter, 1]), TELEPHONE_RATE_HZ)
+
+
+def by(*kept: KeptSpeech) -> Render:
+    return partial(rendered, AnyTextToSpeech(*kept))
+
 
 def book(*texts: str) -> Phrasebook:
     return Phrasebook({"en": dict(zip("abcdefgh", texts, strict=False))})
@@ -39,12 +53,36 @@ def book(*texts: str) -> Phrasebook:
 async def test_what_was_spoken_once_is_known_to_the_next_run(tmp_path: Path) -> None:
     directory = tmp_path / "speech"
     phrases = book("One.", "Two.")
-    await rehearse(phrases, phrases.missing(), kept_on(Shelf(directory, VOICE), Voice()))
+    await rehearse(phrases, phrases.missing(), by(KeptSpeech(Voice(), Shelf(directory, VOICE))))
     again, silent = book("One.", "Two."), Voice(BROKEN)
-    await rehearse(again, again.missing(), kept_on(Shelf(directory, VOICE), silent))
+    await rehearse(again, again.missing(), by(KeptSpeech(silent, Shelf(directory, VOICE))))
     assert again.by_heart == phrases.by_heart and len(phrases.by_heart) == 2
     assert silent.asked == []
     assert directory.stat().st_mode & 0o077 == 0
+
+
+async def test_what_a_fallback_spoke_is_not_the_primary_s_tomorrow(tmp_path: Path) -> None:
+    primary, other = Shelf(tmp_path, VOICE), Shelf(tmp_path, ("url", "model", "marin"))
+    broken, fallback = Voice(BROKEN, BROKEN), Voice()
+    assert await by(KeptSpeech(broken, primary), KeptSpeech(fallback, other))("One.")
+    assert (primary.get("One."), len(other.get("One."))) == (b"", 2 * 2 * len("One."))
+    mended = Voice()
+    assert await by(KeptSpeech(mended, primary), KeptSpeech(fallback, other))("One.")
+    assert mended.asked == ["One."] and primary.get("One.")
+    assert fallback.asked == ["One."]
+
+
+async def test_speech_that_breaks_off_is_not_kept(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, VOICE)
+
+    class Broken(Voice):
+        async def speak(self, text: str) -> AsyncGenerator[PcmChunk, None]:
+            yield PcmChunk(b"xx", TELEPHONE_RATE_HZ)
+            raise BROKEN
+
+    with pytest.raises(EngineUnreachable):
+        await by(KeptSpeech(Broken(), shelf))("One.")
+    assert shelf.get("One.") == b""
 
 
 async def test_another_voice_speaks_anew(tmp_path: Path) -> None:
@@ -76,7 +114,9 @@ async def test_the_shelf_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 async def test_a_disk_that_keeps_nothing_costs_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     phrases = book("One.")
-    await rehearse(phrases, phrases.missing(), kept_on(Shelf(tmp_path / "file" / "speech", VOICE), Voice()))
+    await rehearse(
+        phrases, phrases.missing(), by(KeptSpeech(Voice(), Shelf(tmp_path / "file" / "speech", VOICE)))
+    )
     assert phrases.missing() == []
 
 

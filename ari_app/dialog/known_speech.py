@@ -39,6 +39,21 @@ class KnownSpeech:
                 yield chunk
 
 
+async def narrowed(tts: TextToSpeech, text: str) -> AsyncGenerator[bytes, None]:
+    """The speech of `text`, piece by piece, PCM16 at 8 kHz.
+
+    Raises:
+        EngineError: before or between pieces.
+    """
+    resampler: StreamResampler | None = None
+    async with aclosing(tts.speak(text)) as chunks:  # type: ignore[type-var]
+        async for chunk in chunks:
+            resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
+            yield resampler.push(chunk.pcm)
+    if resampler:
+        yield resampler.flush()
+
+
 async def rendered(tts: TextToSpeech, text: str) -> bytes:
     """The whole speech of `text`, PCM16 at 8 kHz.
 
@@ -46,11 +61,9 @@ async def rendered(tts: TextToSpeech, text: str) -> bytes:
         EngineError: there is none.
     """
     pcm = bytearray()
-    resampler: StreamResampler | None = None
-    async with aclosing(tts.speak(text)) as chunks:  # type: ignore[type-var]
-        async for chunk in chunks:
-            resampler = resampler or StreamResampler(chunk.rate_hz, TELEPHONE_RATE_HZ)
-            pcm += resampler.push(chunk.pcm)
+    async with aclosing(narrowed(tts, text)) as pieces:
+        async for piece in pieces:
+            pcm += piece
             if bytes_to_ms(len(pcm)) > MAX_TEXT_MS:
                 raise EngineError("text-to-speech", f"one text went on for {MAX_TEXT_MS / 1000:.0f} s")
-    return bytes(pcm) + (resampler.flush() if resampler else b"")
+    return bytes(pcm)
