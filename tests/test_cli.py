@@ -146,9 +146,11 @@ def test_no_secret_is_told_to_anybody(tmp_path: Path, command: str) -> None:
     """Not by a log of everything, not by what fails with it in hand, nor in what another user sees of the process."""
     said = ""
     for mode in ("pipeline", "realtime"):
-        nowhere = {
-            f"OPENAI_{stage}_BASE_URL": "http://127.0.0.1:9/v1" for stage in ("STT", "CHAT", "TTS", "RT")
-        }
+        nowhere = {}
+        for stage in ("STT", "CHAT", "TTS", "RT"):
+            nowhere[f"OPENAI_{stage}_BASE_URL"] = "http://127.0.0.1:9/v1"
+            nowhere[f"OPENAI_{stage}_FALLBACK_BASE_URL"] = "http://127.0.0.1:9/v2"
+            nowhere[f"OPENAI_{stage}_FALLBACK_MODEL"] = "none"
         env = {**UNREACHABLE, **SECRETS, **nowhere, "DEBUG": "yes", "MODE": mode, "WEB_PORT": "0"}
         result = run(command, *(["100"] if command == "dial" else []), folder=tmp_path, env=env)
         assert result.returncode not in (0, 2), result.stderr

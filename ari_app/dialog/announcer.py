@@ -160,6 +160,8 @@ class Announcer:
 
     async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
         self._playout, self._report = playout, report
+        loop = asyncio.get_running_loop()
+        called_at = loop.time()
         opening = self._script.phrases.sentence(self._script.opening)
         if opening.pcm:
             self._play(OPENING, opening)
@@ -169,6 +171,7 @@ class Announcer:
         if not self._leaving:
             self._started = True
             await self._brain.start(playout, self._on_fact)
+            self._watch.begin(loop.time() - called_at)
 
     def push_audio(self, frame: bytes, now: float) -> None:
         if not self._started or self._leaving:

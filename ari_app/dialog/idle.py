@@ -52,11 +52,13 @@ class Watch:
     def __init__(self, limits: Limits, *, farewell_ms: float) -> None:
         """`farewell_ms`: the length of the words for LIMIT, which end when the time does."""
         self._limits = limits
-        self._limit_frames = int((limits.max_call_s * 1000 - farewell_ms) / FRAME_MS)
-        self._warning_frames = int((limits.max_call_s - WARNING_S) * 1000 / FRAME_MS)
-        if limits.max_call_s < 2 * WARNING_S:
-            self._warning_frames = 0
-        self._frames = 0
+        self._ahead: list[tuple[float, Due]] = []
+        """What the length of the call brings, by its milliseconds, the last first."""
+        if limits.max_call_s:
+            self._ahead.append((limits.max_call_s * 1000 - farewell_ms, Due.LIMIT))
+        if limits.max_call_s >= 2 * WARNING_S:
+            self._ahead.append(((limits.max_call_s - WARNING_S) * 1000, Due.WARNING))
+        self._length_ms = 0.0
         self._silent_ms = 0.0
         self._asked = False
         self._caller_speaks = False
@@ -72,14 +74,15 @@ class Watch:
             case CallerNotUnderstood() | BargeInDismissed() | EngineFailed():
                 self._caller_speaks = False
 
+    def begin(self, after_s: float) -> None:
+        """The conversation begins; the call has lasted for so long."""
+        self._length_ms = after_s * 1000
+
     def push_frame(self, *, waiting: bool) -> Due | None:
         """20 ms have passed; `waiting`: it was the caller's turn to say something."""
-        self._frames += 1
-        if self._limits.max_call_s:
-            if self._frames == self._warning_frames:
-                return Due.WARNING
-            if self._frames == self._limit_frames:
-                return Due.LIMIT
+        self._length_ms += FRAME_MS
+        if self._ahead and self._length_ms >= self._ahead[-1][0]:
+            return self._ahead.pop()[1]
         if not (self._limits.idle_s and waiting) or self._caller_speaks:
             return None
         self._silent_ms += FRAME_MS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -19,6 +20,7 @@ from ari_app.dialog.ports import (
     Concluded,
     Fact,
     ItemStarted,
+    Playout,
 )
 from ari_app.rtp.pacer import Pacer
 from tests.fakes.call_bench import ScriptedBrain, frame
@@ -244,6 +246,22 @@ async def test_the_longest_call_ends_with_a_warning_and_a_farewell_in_its_time()
     await pass_time(outer, pacer, 0.3)
     assert said(facts) == ["warning.", "limit."]
     assert facts[-1] == Concluded("the longest time for a call is over (MAX_CALL_SECONDS)")
+
+
+async def test_what_goes_before_the_conversation_is_part_of_the_longest_call() -> None:
+    """The call's hard end does not wait for it either, and would cut the farewell off."""
+
+    class Slow(ScriptedBrain):
+        async def start(self, playout: Playout, report: Callable[[Fact], None]) -> None:
+            await asyncio.sleep(0.2)
+            await super().start(playout, report)
+
+    outer = Announcer(Slow(), Script(phrasebook(warning=WORDS, limit=WORDS), limits=Limits(max_call_s=60)))
+    facts: list[Fact] = []
+    pacer = Pacer()
+    await outer.start(pacer, facts.append)
+    await pass_time(outer, pacer, 29.9)
+    assert said(facts) == ["warning."]
 
 
 async def test_a_short_limit_comes_without_warning_and_who_leaves_over_the_farewell_is_let_go() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
+import random
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -144,7 +146,8 @@ async def nothing_leaks() -> AsyncIterator[None]:
 
 
 def free_port() -> int:
-    """A TCP port that nobody has now."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
+    """A TCP port that nobody has, and that the kernel gives to no outgoing connection (by default from 32768 on)."""
+    while True:
+        port = random.randrange(22_000, 30_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import re
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.measure import footprint
+from tests.fakes.call_bench import free_port
 from tests.fakes.tcp_proxy import TcpProxy, cuttable
 from tests.faults.engine import FaultyEngine
 from tests.faults.phone import Phone
@@ -44,13 +44,6 @@ SETTINGS = {
 }
 CLEAN_WITHIN_S = 8.0
 ASK = aiohttp.ClientTimeout(total=5)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass
