@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FIRST_CONNECTION_S = 30
+CHORE_PAUSE_S = 5.0
 
 
 class App:
@@ -125,7 +126,7 @@ class App:
             )
             if self._is_server:
                 for chore in (self._tidy, self._load.measure):
-                    stack.push_async_callback(_end, asyncio.create_task(chore(), name=chore.__name__))
+                    stack.push_async_callback(_end, keep_up(chore, chore.__name__))
             rtp_host = await own_address(config.rtp_host, config.ari_url)
             bind(rtp_host, config.rtp_ports).close()  # a wrong address is found now, not by a caller
             brains = await self._build(config, stack)
@@ -147,7 +148,7 @@ class App:
             )
             calls.attach(self._client.rest, brains, sender, rtp_host)
             connection = asyncio.create_task(self._client.run(), name="ari-connection")
-            sweeping = asyncio.create_task(reconciler.sweep_for_ever(self._client), name="sweep")
+            sweeping = keep_up(lambda: reconciler.sweep_for_ever(self._client), "sweep")
             stack.push_async_callback(_end, connection, sweeping)
             stack.push_async_callback(calls.write_all)
             stack.push_async_callback(calls.cancel_all)
@@ -228,6 +229,20 @@ def _traces() -> Traces | None:
             f"{wanted_by} needs the package {error.name}: pip install 'ari_app[otel]', or leave it empty."
         ) from None
     return Traces()
+
+
+def keep_up(chore: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+    """What has to go on as long as the process: a fault of ours costs it a pause, not its life. To be cancelled."""
+
+    async def run() -> None:
+        while True:
+            try:
+                await chore()
+            except Exception:
+                logger.exception("%s failed: it goes on in %g s", name, CHORE_PAUSE_S)
+            await asyncio.sleep(CHORE_PAUSE_S)
+
+    return asyncio.create_task(run(), name=name)
 
 
 async def _end(*tasks: asyncio.Task[Any]) -> None:

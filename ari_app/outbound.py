@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import Iterator
 
 from ari_app.ari.instances import state_directory
 from ari_app.call import Call, Dial
 from ari_app.config import Config
-from ari_app.errors import ConfigError
+from ari_app.errors import ConfigError, SetupError
 from ari_app.guard import is_number, refusal
 from ari_app.ledger import Ledger
+
+logger = logging.getLogger(__name__)
 
 BUDGET_CHECK_S = 5.0
 """Calls in progress may together last so much longer than DIAL_DAILY_MINUTES."""
@@ -52,6 +55,16 @@ class Outbound:
 
     async def watch_budget(self, call: Call) -> None:
         """End the call when the day's minutes are used up; to be cancelled when it ends before."""
-        while (left_s := self._ledger.remaining_s()) > 0:  # noqa: ASYNC110 - other processes spend it too
-            await asyncio.sleep(min(left_s, BUDGET_CHECK_S))
+        left_s, pause_s, told = 60.0 * self._rules.daily_minutes, 0.0, False
+        while True:
+            try:
+                left_s = self._ledger.remaining_s()  # other processes spend it too
+            except SetupError as error:
+                if not told:
+                    logger.warning("%s; until it can be read, this call's own time is counted", error)
+                left_s, told = left_s - pause_s, True
+            if left_s <= 0:
+                break
+            pause_s = min(left_s, BUDGET_CHECK_S)
+            await asyncio.sleep(pause_s)
         call.hang_up(f"the {self._rules.daily_minutes} minutes of DIAL_DAILY_MINUTES are used up")

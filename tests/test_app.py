@@ -563,6 +563,45 @@ async def test_a_call_ends_when_the_minutes_are_used_up(
     asterisk.assert_clean()
 
 
+async def test_minutes_are_counted_also_when_the_ledger_can_not_be_read(
+    asterisk: FakeAsterisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbound, "BUDGET_CHECK_S", 0.05)
+    now = time.time()
+    spent = {"call_id": "0" * 16, "started_at": now - 600, "limit_s": 1000.0, "ended_at": now - 600 + 59}
+    folder = tmp_path / "state" / "ari_app" / "dialled"
+    folder.mkdir(parents=True)
+    (folder / "ledger.json").write_text(json.dumps([spent]))
+    dialing = asyncio.create_task(dial(asterisk, DIAL_DAILY_MINUTES="1"))
+    await until(lambda: bool(asterisk.channels) or dialing.done())
+    (channel,) = asterisk.channels
+    asterisk.answers(channel)
+    (folder / "ledger.json").write_text("damaged")
+    with pytest.raises(SetupError, match="damaged"):
+        await asyncio.wait_for(dialing, 5)
+    asterisk.assert_clean()
+
+
+async def test_a_chore_outlives_its_faults(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "CHORE_PAUSE_S", 0.01)
+    turns = 0
+
+    async def chore() -> None:
+        nonlocal turns
+        turns += 1
+        if turns < 3:
+            raise OSError("no descriptor")
+        await asyncio.sleep(10)
+
+    task = app_module.keep_up(chore, "sweeping up")
+    await until(lambda: turns == 3)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [r.getMessage() for r in caplog.records] == 2 * ["sweeping up failed: it goes on in 0.01 s"]
+
+
 # --- secrets -----------------------------------------------------------------------------------------
 
 

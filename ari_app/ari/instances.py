@@ -98,11 +98,16 @@ class Instance:
         """Tags of dead processes of this host that used the same Asterisk.
 
         While the context lasts nobody else sweeps after them; when it ends without an exception they are
-        forgotten.
+        forgotten. Who can't be looked at now is looked at the next time.
         """
         with contextlib.ExitStack() as locks:
             found: dict[str, Path] = {}
-            for path in sorted(self._folder.iterdir()):
+            try:
+                paths = sorted(self._folder.iterdir())
+            except OSError as error:  # no descriptor is left, or somebody deleted the folder
+                log.debug("cannot look for dead processes: %s", error)
+                paths = []
+            for path in paths:
                 if not _NAME.fullmatch(path.name) or path == self._path:
                     continue
                 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -172,3 +173,34 @@ async def test_a_caller_whom_no_call_has_is_handed_back_at_the_second_sweep(
                 await asyncio.gather(running, sweeping, return_exceptions=True)
         assert asterisk.channels[STRANDED].variables == {"ARI_APP_RESULT": "failed"}
         assert [asterisk.channels[known].app for known in (CALLER, FOREIGN)] == ["bot", "another"]
+
+
+async def test_sweeping_outlives_a_state_directory_that_can_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was deleted, its disk is away, or no descriptor is left to look into it."""
+    monkeypatch.setattr(reconcile, "SWEEP_EVERY_S", 0.05)
+    async with FakeAsterisk() as asterisk:
+        with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
+            reconciler = Reconciler(instance, lambda: (), lambda: ())
+            async with AriClient(
+                asterisk.url,
+                asterisk.user,
+                asterisk.password,
+                "bot",
+                lambda event: None,
+                on_connected=reconciler,
+            ) as client:
+                running = asyncio.create_task(client.run())
+                await until(client.registered.is_set)
+                sweeping = asyncio.create_task(reconciler.sweep_for_ever(client))
+                shutil.rmtree(tmp_path / "instances")
+                for call_id in (OLD, LIVING):
+                    leave(asterisk, OURS, call_id)
+                    await until(lambda: not asterisk.bridges and not asterisk.channels)
+                asterisk.drop_websockets()
+                await until(lambda: not client.registered.is_set())
+                await until(client.registered.is_set)
+                for task in (running, sweeping):
+                    task.cancel()
+                await asyncio.gather(running, sweeping, return_exceptions=True)

@@ -14,6 +14,7 @@ from types import TracebackType
 
 import aiohttp
 
+from ari_app.ari.ids import Kind, object_id, server_tag
 from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
@@ -215,6 +216,17 @@ class Lane:
             ):
                 return answer.status == 200
         return False
+
+    async def leave_bridge(self) -> None:
+        """What a dead call might have left: a bridge in the application's name."""
+        asterisk = self.asterisk
+        name = object_id(server_tag(asterisk.settings.app_name, self.ari_url), 12 * "0", Kind.BRIDGE)
+        headers = {"Authorization": aiohttp.encode_basic_auth(asterisk.ari_user, asterisk.ari_password)}
+        async with (
+            aiohttp.ClientSession(headers=headers, timeout=ASK) as http,
+            http.post(f"{asterisk.ari_url}/ari/bridges/{name}") as answer,
+        ):
+            assert answer.status == 200
 
     def phone(self, *, outside: bool = False) -> Phone:
         """A caller with an account, or one outside who can be called."""

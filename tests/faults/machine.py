@@ -9,8 +9,10 @@ import resource
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
+from ari_app.ari.reconcile import SWEEP_EVERY_S
 from tests.faults.course import Case, Course
 from tests.faults.surroundings import CLOCK_STEPS, CLOCK_VARIABLE, set_clock
 
@@ -85,8 +87,9 @@ async def no_descriptors(course: Course, case: Case) -> None:
     usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
 
     async def use_up() -> None:
-        used = max(int(name) for name in os.listdir(f"/proc/{pid}/fd")) + 1
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, usual[1]))
+        used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+        first_free = next(number for number in count() if number not in used)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (first_free, usual[1]))
 
     if case.moment == "ringing":
         await use_up()
@@ -96,10 +99,12 @@ async def no_descriptors(course: Course, case: Case) -> None:
             await course.greeted()
     elif await course.strike_at(case.moment, use_up):
         await course.talk(2)
+    await asyncio.sleep(SWEEP_EVERY_S)  # the sweep meets it too, and has to live on
     resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
     if course.phone.status == 200 and not course.phone.ended.is_set():
         course.phone.hang_up()
     course.hear_witness()
+    await course.lane.leave_bridge()
     await course.check_left(course.before)
     await _next_call(course)
 
