@@ -185,6 +185,9 @@ class Pipeline:
         """What the bot says, or was about to, is over."""
         self._doubt = None
         heard = self._heard
+        answered = self._response is not None and self._response.outcome() is not None
+        if self._answering and self._latest and self._latest.put_off and not answered:
+            self._failures += 1  # they were asked for patience, and have waited in vain
         self._playout.clear()
         if heard:
             self._report(BargeIn(self._number, event.at, event.onset_at))
@@ -407,11 +410,12 @@ class Pipeline:
             return
         starved = self._playout.starved
         sounding = self._playout.speaking and not starved
-        match self._silence.push(now, due=True, sounding=sounding, unfinished=starved):
-            case Lack.A_WORD:
-                self._stopgap.play(turn.number, "hold")
-            case Lack.THE_ANSWER:
-                turn.lose_patience(self._loop.time())
+        lack = self._silence.push(now, due=True, sounding=sounding, unfinished=starved)
+        if lack is None:
+            return
+        hopeless = lack is Lack.THE_ANSWER or self._failures >= self._settings.max_failures
+        if not (hopeless and turn.lose_patience(self._loop.time())) and lack is Lack.A_WORD:
+            turn.put_off = self._stopgap.play(turn.number, "hold")
 
 
 async def _pieces(text: str) -> AsyncGenerator[str, None]:

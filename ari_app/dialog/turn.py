@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from ari_app.dialog.ports import TurnTimed
 from ari_app.dialog.response import Response
@@ -26,21 +28,29 @@ class Turn:
         self.task: asyncio.Task[None]
         self.listened = asyncio.Event()
         """Its words are in the history, or never will be."""
+        self.put_off = False
+        """The caller was asked for patience."""
         self.requests = 0
         """To speech-to-text and chat."""
         self._stages: dict[str, float] = {}
         self._timed = False
         self._patience: asyncio.Timeout | None = None
 
-    def patience(self) -> asyncio.Timeout:
+    @asynccontextmanager
+    async def patience(self) -> AsyncIterator[None]:
         """For as long as the caller has it: a context that ends with TimeoutError after `lose_patience`."""
-        self._patience = asyncio.timeout(None)
-        return self._patience
+        try:
+            async with asyncio.timeout(None) as self._patience:
+                yield
+        finally:
+            self._patience = None
 
-    def lose_patience(self, now: float) -> None:
-        """The answer, where one is being spoken, is given up; `now` is the loop's time."""
-        if self._patience is not None:
-            self._patience.reschedule(now)
+    def lose_patience(self, now: float) -> bool:
+        """The answer is given up; `now` is the loop's time. False when none is being spoken."""
+        if self._patience is None:
+            return False
+        self._patience.reschedule(now)
+        return True
 
     def reached(self, stage: str, at: float) -> None:
         """Note the first time of a stage, a field of `TurnTimed`."""

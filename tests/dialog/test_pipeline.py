@@ -465,6 +465,40 @@ async def test_a_model_that_takes_long_between_two_sentences_is_waited_for() -> 
     ]
 
 
+async def test_who_speaks_again_while_asked_for_patience_is_not_put_off_for_ever() -> None:
+    """Each time they give up one answer and begin another, of which nothing comes either."""
+    settings = replace(
+        SETTINGS, phrases=phrasebook(hold=local_sentence(200), regret=local_sentence(400)), hold_after_s=0.4
+    )
+    hanging = ScriptedChat(*([Forever()] for _ in range(6)))
+    call = Call(ScriptedStt(*["Hello there."] * 6), hanging, settings=settings)
+    async with on_the_line(call):
+        for turn in range(1, 4):
+            await call.say()
+            await call.until(lambda turn=turn: f"t{turn}.hold" in call.playout.sent)  # type: ignore[misc]
+            await call.silence(300)
+        assert not call.all(GaveUp)
+        await call.say()
+        await call.until(lambda: call.all(GaveUp))
+    assert "t4.hold" not in call.playout.sent
+    assert call.playout.sent.count("t4.regret") == 20
+    (failed,) = call.all(EngineFailed)
+    assert (failed.stage, failed.kind) == ("chat", "timeout")
+
+
+async def test_who_was_answered_has_patience_anew() -> None:
+    settings = replace(SETTINGS, phrases=phrasebook(hold=local_sentence(200)), hold_after_s=0.4)
+    chat = ScriptedChat(*[[Forever()], [Forever()], ["Certainly."]] * 2)
+    call = Call(ScriptedStt(*["Hello there."] * 6), chat, settings=settings)
+    async with on_the_line(call):
+        for turn in range(1, 7):
+            await call.say()
+            item = f"t{turn}.hold" if turn % 3 else f"t{turn}.s1"
+            await call.until(lambda item=item: item in call.playout.sent)  # type: ignore[misc]
+            await call.silence(1000)
+    assert not call.all(EngineFailed)
+
+
 async def test_an_endless_answer_is_cut() -> None:
     call = Call(ScriptedStt("Tell me all."), ScriptedChat(["And so it went on for ever. "] * 1000))
     async with on_the_line(call):
