@@ -111,10 +111,10 @@ class Known:
     text: str
 
 
-def recognised(pcm: bytes, known: Sequence[Known]) -> str | None:
-    """The text of the recording that was heard: the best match of 8 kHz audio."""
+def recognised(pcm: bytes, known: Sequence[Known], match: float = MATCH) -> str | None:
+    """The text of the recording that was heard: the best match of 8 kHz audio, where one is as good as `match`."""
     heard = envelope(np.frombuffer(pcm, "<i2").astype(float))
-    best, text = MATCH, None
+    best, text = match, None
     for recording in known:
         energy = math.sqrt(float(heard @ heard) * float(recording.shape @ recording.shape)) or 1.0
         likeness = float(np.correlate(heard, recording.shape, "full").max()) / energy
@@ -132,6 +132,7 @@ class Engine:
         self._profile = profile
         self._answer = answer
         self._known = known
+        self.match = MATCH
         self._speaks = speaks
         self.counts: Counter[str] = Counter()
 
@@ -170,7 +171,7 @@ class Engine:
             assert isinstance(upload, web.FileField)
             with wave.open(io.BytesIO(upload.file.read())) as file:
                 pcm = resample(file.readframes(file.getnframes()), file.getframerate(), 8000)
-            text = recognised(pcm, self._known)
+            text = recognised(pcm, self._known, self.match)
             self.counts["unknown"] += text is None
         await asyncio.sleep(due - asyncio.get_running_loop().time())
         return web.json_response({"text": text or ""})
@@ -216,7 +217,8 @@ class Engine:
             socket,
             delay_s=self._profile.total_ms / 1000,
             speech_per_s=self._profile.speech_per_s,
-            answer=lambda number: (text := self._answer.replace("@", str(number)), self._spoken(text)),
+            answer=lambda number: self._answer.replace("@", str(number)),
+            spoken=self._spoken,
         )
         await conversation.run()
         return socket

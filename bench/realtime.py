@@ -31,7 +31,8 @@ class Conversation:
     Args:
         delay_s: from the end of a turn to the first audio of its answer.
         speech_per_s: seconds of speech that a second brings.
-        answer: text and 24 kHz tone of the n-th answer, in pieces of `CHUNK_MS`.
+        answer: text of the n-th answer.
+        spoken: 24 kHz audio of a text, in pieces of `CHUNK_MS`.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class Conversation:
         *,
         delay_s: float,
         speech_per_s: float,
-        answer: Callable[[int], tuple[str, list[bytes]]],
+        answer: Callable[[int], str],
+        spoken: Callable[[str], list[bytes]],
     ) -> None:
         self._socket = socket
         self._delay_s = delay_s
         self._speech_per_s = speech_per_s
         self._answer = answer
+        self._spoken = spoken
         self._session: Event = {}
         self._hears = StreamResampler(PCM_RATE_HZ, PHONE_RATE_HZ)
         self._pcm = bytearray()
@@ -86,7 +89,8 @@ class Conversation:
             case "input_audio_buffer.append":
                 await self._hear(base64.b64decode(event["audio"]))
             case "response.create" if event.get("response", {}).get("conversation") == "none":
-                self._speaking(event["response"].get("metadata"))
+                response = event["response"]
+                self._speaking(response["input"][0]["content"][0]["text"], response.get("metadata"))
             case "response.create":
                 self._respond()
             case "response.cancel":
@@ -120,19 +124,20 @@ class Conversation:
 
     def _respond(self) -> None:
         self._cancel()
-        self._responding = self._speaking()
+        self._responding = self._speaking(None)
 
     def _cancel(self) -> None:
         if self._responding:
             self._responding.cancel()
 
-    def _speaking(self, metadata: Event | None = None) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._speak(self._new("response"), self._new("item"), metadata))
+    def _speaking(self, text: str | None, metadata: Event | None = None) -> asyncio.Task[None]:
+        """Say the text, or without one the next answer."""
+        task = asyncio.create_task(self._speak(self._new("response"), self._new("item"), text, metadata))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _speak(self, response_id: str, item_id: str, metadata: Event | None = None) -> None:
+    async def _speak(self, response_id: str, item_id: str, text: str | None, metadata: Event | None) -> None:
         status = "cancelled"
         place = {"response_id": response_id, "item_id": item_id, "output_index": 0, "content_index": 0}
         try:
@@ -141,10 +146,10 @@ class Conversation:
                 response={"id": response_id, "status": "in_progress", "metadata": metadata},
             )
             await asyncio.sleep(self._delay_s)
-            text, chunks = self._answer(self._numbers["response"])
+            text = text or self._answer(self._numbers["response"])
             await self._send("response.output_audio_transcript.delta", **place, delta=text)
             down = StreamResampler(PCM_RATE_HZ, PHONE_RATE_HZ)
-            for chunk in chunks:
+            for chunk in self._spoken(text):
                 audio = pcm16_to_ulaw(down.push(chunk)) if self._ulaw else chunk
                 await self._send(
                     "response.output_audio.delta", **place, delta=base64.b64encode(audio).decode()

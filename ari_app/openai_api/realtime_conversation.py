@@ -355,7 +355,7 @@ class RealtimeConversation:
         for turn in self._minutes.overdue(now):
             self._minutes.settle(turn, CallerNotUnderstood(turn.number, "no transcript came"))
         in_doubt = self._line is not None and self._event_at < self._probed_at < now - DOUBT_S
-        starving = self._patience.starved(now)
+        starving = self._patience.starved
         if (in_doubt or starving) and self._playout.starved:  # the rest of the answer will not come
             for response in self._responses.break_off():
                 self._conclude(response)

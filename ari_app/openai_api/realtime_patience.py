@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ari_app.audio.format import FRAME_MS
 from ari_app.dialog.phrasebook import NO_PHRASES, Phrasebook
 from ari_app.dialog.ports import EngineFailed, Fact, GaveUp, Playout
 from ari_app.errors import EngineError
@@ -43,8 +44,9 @@ class Patience:
         """The caller's, where the server names it."""
         self._owed_since: float | None = None
         self._held = False
+        """The caller was asked for patience, in this wait."""
         self._silent_since = 0.0
-        self._fed_at = float("inf")
+        self._starved_ms = 0.0
         self._failures = 0
         self._sentences = 0
         self._giving_up: str | None = None
@@ -99,24 +101,26 @@ class Patience:
     def watch(self, now: float, *, silence: bool, in_doubt: bool = False, starved: bool = False) -> None:
         """Once per frame; `silence`: neither side is speaking; `in_doubt`: the server may not have heard the caller;
         `starved`: the answer has broken off, perhaps for a moment."""
-        if not starved:
-            self._fed_at = now
+        self._starved_ms = self._starved_ms + FRAME_MS if starved else 0.0
         if self.giving_up:
             if now > self._farewell_until:
                 self.heard_farewell()
         elif not silence:
             self._silent_since = now
-        elif (in_doubt and not self._held) or self._silent_s(now) > self._manners.hold_after_s:
+        elif (in_doubt and not self._held) or self._silent_s(now, in_doubt) > self._manners.hold_after_s:
             self._held, self._silent_since = True, now
             self._say("hold")
 
-    def starved(self, now: float) -> bool:
-        """The rest of an answer has not come for too long, whatever else the server sends."""
-        return now - self._fed_at > self._manners.hold_after_s
+    @property
+    def starved(self) -> bool:
+        """The rest of an answer has not come for too long, whatever else the server sends; a pause of ours is none."""
+        return self._starved_ms > 1000 * self._manners.hold_after_s
 
-    def _silent_s(self, now: float) -> float:
-        """For how long the caller has heard nothing although an answer is owed."""
-        return now - max(self._owed_since, self._silent_since) if self._owed_since is not None else 0.0
+    def _silent_s(self, now: float, in_doubt: bool) -> float:
+        """For how long the caller has heard nothing although an answer is owed, or may be."""
+        if self._owed_since is None:
+            return now - self._silent_since if in_doubt else 0.0
+        return now - max(self._owed_since, self._silent_since)
 
     def heard_farewell(self) -> None:
         """The last words were heard."""

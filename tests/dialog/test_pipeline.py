@@ -488,7 +488,8 @@ async def test_who_speaks_again_while_asked_for_patience_is_not_put_off_for_ever
 
 async def test_who_was_answered_has_patience_anew() -> None:
     settings = replace(SETTINGS, phrases=phrasebook(hold=local_sentence(200)), hold_after_s=0.4)
-    chat = ScriptedChat(*[[Forever()], [Forever()], ["Certainly."]] * 2)
+    script: list[list[Step]] = [[Forever()], [Forever()], ["Certainly."]]
+    chat = ScriptedChat(*script * 2)
     call = Call(ScriptedStt(*["Hello there."] * 6), chat, settings=settings)
     async with on_the_line(call):
         for turn in range(1, 7):

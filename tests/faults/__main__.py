@@ -18,11 +18,9 @@ from ari_app.demo.voice import utterance
 from bench.arguments import count
 from bench.speech import trimmed
 from tests.faults import cases, limit
-from tests.faults.course import Case, Note, Procedure
+from tests.faults.course import SENTENCE, Case, Note, Procedure
 from tests.faults.lane import Lane
 from tests.faults.report import as_markdown, write
-
-SENTENCE = "What time do you open?"
 
 
 def say(line: str) -> None:
@@ -38,6 +36,7 @@ async def matrix(cells: list[tuple[Case, Procedure]], lanes: int, *, full_house:
 
     async def work(number: int, directory: Path) -> None:
         async with Lane(number, prefix, directory) as lane:
+            lane.engine.know(sentence, SENTENCE)
             while waiting:
                 case, procedure = waiting.popleft()
                 try:

@@ -9,7 +9,7 @@ from functools import partial
 
 from tests.faults import machine, network, signalling
 from tests.faults.course import MOMENTS, Case, Course, Note, Procedure
-from tests.faults.engine import FAULTS
+from tests.faults.engine import FAULTS, STATUSES
 from tests.faults.lane import Lane
 from tests.faults.surroundings import CLOCK_STEPS, nothing_special, own_clock, small_disk, way_out
 
@@ -43,6 +43,25 @@ def _stages(case: Case) -> tuple[str, ...]:
     return (("stt", "chat", "tts")[MOMENTS.index(case.moment) % 3],)
 
 
+BROKEN_OFF = ("hangs after the first byte", "slow drip")
+"""Something comes of each answer: how long a caller speaks into that is theirs to say."""
+HARMLESS = {"realtime": ("garbage", "10 MB", *BROKEN_OFF), "pipeline": ()}
+"""A Realtime session goes on beside what is no event, and its answer after a new one."""
+HURTS_ALL = ("refused", *STATUSES, "hangs before the first byte")
+"""In Realtime the session of who says nothing breaks, too."""
+
+
+def _expected(case: Case) -> tuple[str, ...]:
+    """How the call may end: three turns in a row that fail, or one that can't pass by itself, are enough."""
+    if case.moment == "hanging up":
+        return ("hung up",)
+    if case.fault in HARMLESS[case.mode]:
+        return ("went on",)
+    if case.mode == "pipeline" and case.fault in BROKEN_OFF:
+        return ("went on", "given up")
+    return ("given up",)
+
+
 async def engine(course: Course, case: Case) -> None:
     """An engine fails at a moment and for good; the caller is told, and what the policy says happens."""
     faulty = course.lane.engine
@@ -52,8 +71,11 @@ async def engine(course: Course, case: Case) -> None:
     if not course.phone.ended.is_set():
         course.phone.hang_up()
     course.note.ending = course.note.ending or "given up"
-    course.hear_witness(undisturbed=case.mode == "pipeline" or case.moment == "hanging up")
-    await course.check_left(course.before)
+    if course.note.ending not in _expected(case):
+        course.blame(f"the call should have {' or '.join(_expected(case))}")
+    calm = case.mode == "pipeline" or case.fault not in HURTS_ALL
+    await course.hear_witness(undisturbed=calm)
+    await course.check_left()
 
 
 THROUGHOUT = ("throughout",)
@@ -87,6 +109,7 @@ def table() -> list[tuple[Case, Procedure]]:
         cells += [
             (Case("RTP", fault, at, mode), network.bad_line) for fault in network.LINES for at in THROUGHOUT
         ]
+        cells += [(Case("RTP", "wrong source", at, mode), network.wrong_source) for at in THROUGHOUT]
         cells += [(Case("RTP", "flood of foreign packets", at, mode), network.flood) for at in THROUGHOUT]
         cells += [(Case("SIP", fault, at, mode), go) for fault, go in SIP.items() for at in THROUGHOUT]
     return cells

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 
+import numpy as np
 from aiohttp import WSMessage, web
 
-from bench.engine import PROFILES, TTS_RATE_HZ, Engine, tone
+from bench.engine import MATCH, PROFILES, TTS_RATE_HZ, Engine, Known, envelope, tone
 from bench.realtime import Conversation
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -87,6 +88,12 @@ class _Socket:
     def closed(self) -> bool:
         return self._socket.closed
 
+    @property
+    def gone(self) -> bool:
+        """The client has closed the connection, whether we have read that or not."""
+        transport = self._request.transport
+        return transport is None or transport.is_closing()
+
     def abort(self) -> None:
         if self._request.transport is not None:
             self._request.transport.abort()
@@ -134,6 +141,15 @@ class FaultyEngine(Engine):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    @property
+    def sessions(self) -> int:
+        """Realtime sessions that are open."""
+        return sum(not socket.gone for socket in self._sockets)
+
+    def know(self, sentence: bytes, text: str) -> None:
+        """What is said in it: 8 kHz PCM16; anything else is not understood."""
+        self._known = [Known(envelope(np.frombuffer(sentence, "<i2").astype(float)), text)]
+
     async def __aenter__(self) -> FaultyEngine:
         application = self.application()
         application.middlewares.append(self._fail)
@@ -172,7 +188,7 @@ class FaultyEngine(Engine):
 
     async def heal(self) -> None:
         """Everything works again."""
-        self.fault = None
+        self.fault, self.match = None, MATCH
         self._healed.set()
         self._healed = asyncio.Event()
         if self._site is None:
@@ -190,7 +206,8 @@ class FaultyEngine(Engine):
             faulty,  # type: ignore[arg-type]
             delay_s=self._profile.total_ms / 1000,
             speech_per_s=self._profile.speech_per_s,
-            answer=lambda number: (self._answer, self._spoken(self._answer)),
+            answer=lambda number: self._answer,
+            spoken=self._spoken,
         )
         try:
             await conversation.run()

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import aiohttp
 
@@ -19,6 +20,7 @@ from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
 from ari_app.demo.measure import footprint
+from ari_app.record.folder import goes_on
 from tests.fakes.call_bench import free_port
 from tests.fakes.tcp_proxy import TcpProxy, cuttable
 from tests.faults.engine import FaultyEngine
@@ -26,14 +28,16 @@ from tests.faults.phone import Phone
 
 TOKEN = "t" * 40
 WINDOW_S = 0.5
+HEARD_HZ = {400: "answer", 600: "greeting", 800: "apology", 500: "regret", 700: "hold"}
+"""The engine's tone for a text is chosen by the figures in it: what is heard tells what was said."""
 SETTINGS = {
-    "GREETING": "Hello, this is the bench for faults.",
+    "GREETING": "Hello from bench 1.",
     "SILENCE_DURATION_MS": "500",
     "IDLE_SECONDS": "0",
     "LANGUAGE": "en",
-    "APOLOGY": "Sorry, again please.",
-    "REGRET": "I have to give up now.",
-    "HOLD": "One moment.",
+    "APOLOGY": "Sorry 2 hear that.",
+    "REGRET": "This is step 3 and the last.",
+    "HOLD": "One moment 4 you.",
     "GOODBYE": "Goodbye.",
     "OPENAI_TTS_API": "speech",
     "API_TOKEN": TOKEN,
@@ -55,13 +59,16 @@ class Left:
     bridges: int
     udp_sockets: int
     tasks: int
+    sessions: int
+    """Realtime sessions, as the engine sees them."""
     temporary: list[str] = field(default_factory=list)
+    """Temporary files, and recordings that are not over."""
 
     def beyond(self, before: Left) -> str:
         """What is there that was not before, in words."""
         more = {
             name: getattr(self, name) - getattr(before, name)
-            for name in ("channels", "bridges", "udp_sockets", "tasks")
+            for name in ("channels", "bridges", "udp_sockets", "tasks", "sessions")
             if getattr(self, name) > getattr(before, name)
         }
         words = [f"{count} {name}" for name, count in more.items()]
@@ -108,7 +115,33 @@ class Session:
         assert found is not None
         tasks = int(found[1])
         temporary = [path.name for path in self.temporary.iterdir()]
-        return Left(there.channels, there.bridges, there.udp_sockets, tasks, temporary)
+        temporary += [f"{folder.name} goes on" for folder in self._recordings() if goes_on(folder)]
+        return Left(
+            there.channels, there.bridges, there.udp_sockets, tasks, self._lane.engine.sessions, temporary
+        )
+
+    async def idle(self) -> Left:
+        """What exists when nobody calls, once what the start began is over."""
+        for _ in range(30):
+            first = await self.left()
+            await asyncio.sleep(0.3)
+            if (second := await self.left()) == first:
+                break
+        return second
+
+    def _recordings(self) -> list[Path]:
+        root = Path(self.settings["RECORDINGS_DIR"])
+        return [path for path in root.iterdir() if path.is_dir()] if root.exists() else []
+
+    def events(self, sip_call_id: str) -> list[dict[str, Any]]:
+        """What the application noted of that call."""
+        for folder in self._recordings():
+            with contextlib.suppress(OSError, ValueError):
+                lines = (folder / "events.jsonl").read_text("utf-8").splitlines()
+                events: list[dict[str, Any]] = [json.loads(line) for line in lines]
+                if events and events[0].get("sip_call_id") == sip_call_id:
+                    return events
+        return []
 
     async def place_call(self, number: str) -> int:
         """Have the bot call somebody, by its HTTP API; returns the status."""

@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tests.faults.course import Case, Course
+from tests.faults.course import SENTENCE, Case, Course
 from tests.faults.phone import Line, Packet
 
 
@@ -62,13 +62,26 @@ LINES: dict[str, Line] = {
 }
 
 
+WITH_HOLES = ("20 % loss", "bursts of loss", "200 ms jitter")
+MATCH_WITH_HOLES = 0.75
+"""What is lost is concealed, not made up: so much of the loudness from moment to moment is that of the sentence."""
+
+
+def _understood(course: Course, case: Case, turns: int) -> None:
+    """The application noted each of the turns and no other, and where the engine listens, word for word."""
+    said = [e["text"] for e in course.session.events(course.phone.call_id) if e["event"] == "caller_said"]
+    course.note.remarks.append(f"understood: {said}")
+    if len(said) != turns:
+        course.blame(f"{turns} turns became {len(said)}")
+    if case.mode == "pipeline" and set(said) != {SENTENCE}:
+        course.blame(f"the caller said {turns} times {SENTENCE!r}, and was taken for {said}")
+
+
 async def bad_line(course: Course, case: Case) -> None:
     """The caller is understood all the same, and the bot answers."""
     course.phone.line = LINES[case.fault]
-    await _converse(course)
-
-
-async def _converse(course: Course) -> None:
+    if case.fault in WITH_HOLES:
+        course.lane.engine.match = MATCH_WITH_HOLES
     status = await course.phone.dial(course.lane.asterisk.bot_extension)
     if status != 200:
         course.blame(f"the call was refused with {status}")
@@ -77,10 +90,49 @@ async def _converse(course: Course) -> None:
     await course.talk(3)
     if course.note.ending != "went on" or len(course.note.waits_ms) < 3:
         course.blame(f"only {len(course.note.waits_ms)} of 3 turns were answered; {course.note.ending}")
+    _understood(course, case, 3)
     if not course.phone.ended.is_set():
         course.phone.hang_up()
-    course.hear_witness()
-    await course.check_left(course.before)
+    await course.hear_witness()
+    await course.check_left()
+
+
+INTRUDER = """
+import socket, sys, time
+port, seconds = int(sys.argv[1]), float(sys.argv[2])
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+loud, start = bytes(range(0, 160, 2)) * 4, time.monotonic()
+for number in range(int(seconds * 50)):
+    header = bytes([0x80, 10]) + number.to_bytes(2, "big") + (number * 160).to_bytes(4, "big") + b"spy!"
+    sock.sendto(header + loud, ("127.0.0.1", port))
+    time.sleep(max(start + number / 50 - time.monotonic(), 0))
+"""
+INTRUDER_S = 12.0
+
+
+async def wrong_source(course: Course, case: Case) -> None:
+    """Somebody speaks to the application's RTP port in good order and at the right pace: nobody hears them."""
+    assert await course.phone.dial(course.lane.asterisk.bot_extension) == 200
+    await course.greeted()
+    began_at = asyncio.get_running_loop().time()
+    intruder = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", INTRUDER, str(_newest_udp_port(course.session.process.pid)), str(INTRUDER_S))
+    )
+    try:
+        await asyncio.sleep(4)
+        if course.phone.hearing.first_sound_after(began_at) is not None:
+            course.blame("the bot answered somebody who is not the caller")
+        await course.talk(2)
+    finally:
+        if intruder.returncode is None:
+            intruder.kill()
+        await intruder.wait()
+    _understood(course, case, 2)
+    if course.note.ending != "went on":
+        course.blame("the conversation did not go on")
+    course.phone.hang_up()
+    await course.hear_witness()
+    await course.check_left()
 
 
 FLOOD = """
@@ -123,9 +175,10 @@ async def flood(course: Course, case: Case) -> None:
     course.note.remarks.append(f"{int(sent)} foreign packets in {FLOOD_S:g} s")
     if course.note.ending != "went on" or len(course.note.waits_ms) < 2:
         course.blame("the conversation did not go on")
+    _understood(course, case, 2)
     course.phone.hang_up()
-    course.hear_witness()
-    await course.check_left(course.before)
+    await course.hear_witness()
+    await course.check_left()
 
 
 def _newest_udp_port(pid: int) -> int:

@@ -18,6 +18,9 @@ FRAME_BYTES = 160
 SILENT = b"\xff" * FRAME_BYTES
 _LEVEL = [abs(((((~c & 0x0F) << 3) + 0x84) << (~c >> 4 & 7)) - 0x84) for c in range(256)]
 _LOUD = bytes(1 if level > 300 else 0 for level in _LEVEL)
+_SIGN = bytes(c >> 7 for c in range(256))
+HZ_PER_CROSSING = 25
+"""A tone of 20 ms has so many hertz for each change of its sign."""
 PATIENCE_S = 15.0
 SPEECH_SAMPLES = 20
 """A packet with so many loud samples is sound."""
@@ -56,6 +59,8 @@ class Hearing:
     times: list[float] = field(default_factory=list)
     sounds: list[float] = field(default_factory=list)
     """When packets with sound came."""
+    tones_hz: list[int] = field(default_factory=list)
+    """How high each of them was."""
     lost: int = 0
     last_number: int = -1
 
@@ -69,6 +74,9 @@ class Hearing:
         self.times.append(now)
         if sum(data[12:].translate(_LOUD)) >= SPEECH_SAMPLES:
             self.sounds.append(now)
+            signs = data[12:].translate(_SIGN)
+            crossings = sum(a != b for a, b in zip(signs, signs[1:], strict=False))
+            self.tones_hz.append(crossings * HZ_PER_CROSSING)
 
     def first_sound_after(self, when: float) -> float | None:
         return next((sound for sound in self.sounds if sound > when), None)
@@ -117,6 +125,11 @@ class Phone:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._sip.__aexit__(kind, error, trace)
+
+    @property
+    def call_id(self) -> str:
+        """SIP's Call-ID."""
+        return self._sip.call_id
 
     # --- signalling
 

@@ -16,8 +16,8 @@ async def hung_up_at_once(course: Course, case: Case) -> None:
                 await asyncio.sleep(number / 1000)
                 phone.hang_up()
     course.note.ending = "hung up"
-    course.hear_witness()
-    await course.check_left(course.before)
+    await course.hear_witness()
+    await course.check_left()
 
 
 async def cancelled(course: Course, case: Case) -> None:
@@ -33,8 +33,8 @@ async def cancelled(course: Course, case: Case) -> None:
                 course.blame(f"a cancelled call ended with {status}")
     course.note.ending = "hung up"
     course.note.remarks.append(f"{statuses.count(487)} of {len(statuses)} were in time")
-    course.hear_witness()
-    await course.check_left(course.before)
+    await course.hear_witness()
+    await course.check_left()
 
 
 async def held(course: Course, case: Case) -> None:
@@ -55,8 +55,8 @@ async def held(course: Course, case: Case) -> None:
     if "holds the call" not in course.session.process.log():
         course.blame("nobody noticed that the call was held")
     course.phone.hang_up()
-    course.hear_witness()
-    await course.check_left(course.before)
+    await course.hear_witness()
+    await course.check_left()
 
 
 async def no_rtp(course: Course, case: Case) -> None:
@@ -70,8 +70,8 @@ async def no_rtp(course: Course, case: Case) -> None:
         course.phone.hang_up()
     elif "no audio came from the caller" not in course.session.process.log():
         course.blame("the log does not say that no audio came")
-    course.hear_witness()
-    await course.check_left(course.before)
+    await course.hear_witness()
+    await course.check_left()
 
 
 async def early_media(course: Course, case: Case) -> None:
@@ -89,8 +89,8 @@ async def early_media(course: Course, case: Case) -> None:
     if course.note.ending != "went on":
         course.blame("the call did not go on")
     callee.hang_up()
-    course.hear_witness()
-    await course.check_left(course.before)
+    await course.hear_witness()
+    await course.check_left()
 
 
 async def referred(course: Course, case: Case) -> None:
@@ -104,5 +104,5 @@ async def referred(course: Course, case: Case) -> None:
     if course.note.ending != "went on":
         course.blame("the call did not go on")
     course.phone.hang_up()
-    course.hear_witness()
-    await course.check_left(course.before)
+    await course.hear_witness()
+    await course.check_left()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 
@@ -633,10 +634,36 @@ def test_a_caller_whom_the_server_may_not_have_heard_is_asked_for_patience() -> 
     talk.silence(5500)
     assert session.of("session.update") and not session.abandoned
     held = dict.fromkeys(item for item in talk.playout.sent if item)
-    assert [item.rstrip("0123456789") for item in held] == ["local.hold"], "once is enough"
+    assert list(held) == ["local.hold1"], "the sign of life is waited for"
     talk.server_hears("u1", transcript="Hello?")
     talk.answers("r1", "Yes?")
     assert not talk.all(EngineFailed)
+
+
+@pytest.mark.parametrize("answering", [False, True])
+def test_a_pause_of_ours_is_no_silence_of_the_server(answering: bool) -> None:
+    """Of the whole process, say: what the server sent meanwhile has not been read yet."""
+    talk = Talk()
+    session = talk.begin()
+    talk.server_hears("u1", transcript="Hello?")
+    talk.answers("r1", "One two", ms=300, done=not answering)
+    talk.silence(1000)
+    talk.now += 3
+    talk.silence(200)
+    assert not session.abandoned and not talk.all(EngineFailed)
+
+
+def test_who_waits_for_a_sign_of_life_does_not_wait_in_silence() -> None:
+    talk = Talk()
+    session = talk.begin()
+    talk.speak(600)
+    talk.silence(1000)  # the window that ends a turn
+    spoken = len(talk.playout.sent)
+    talk.silence(6000)
+    assert session.of("session.update") and not session.abandoned
+    silences = [len(list(run)) for item, run in groupby(talk.playout.sent[spoken:]) if item is None]
+    assert max(silences) * 20 <= 2600
+    assert {item for item in talk.playout.sent if item} == {"local.hold1", "local.hold2"}
 
 
 @pytest.mark.parametrize("caller_speaks", [False, True])
