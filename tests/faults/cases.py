@@ -9,9 +9,9 @@ from functools import partial
 
 from tests.faults import machine, network, signalling
 from tests.faults.course import MOMENTS, Case, Course, Note, Procedure
-from tests.faults.engine import FAULTS, STATUSES
+from tests.faults.engine import FAULTS, STAGES, STATUSES
 from tests.faults.lane import Lane
-from tests.faults.surroundings import CLOCK_STEPS, nothing_special, own_clock, small_disk, way_out
+from tests.faults.surroundings import CLOCK_STEPS, nothing_special, own_clock, small_disk, stand_in, way_out
 
 MODES = ("pipeline", "realtime")
 LONGEST_S = 240.0
@@ -22,7 +22,7 @@ LONGEST_S = 240.0
 async def on_course(lane: Lane, case: Case, utterance: bytes, more: dict[str, str]) -> AsyncIterator[Course]:
     """Application, witness and caller; afterwards nothing of them may be left."""
     note = Note(case.group, case.fault, case.moment, case.mode)
-    called = case.fault == "early media"
+    called = case.group == "called" or case.fault == "early media"
     async with (
         lane.session(case.mode, more) as session,
         lane.phone() as witness,
@@ -78,6 +78,38 @@ async def engine(course: Course, case: Case) -> None:
     await course.check_left()
 
 
+async def away_and_back(course: Course, case: Case) -> None:
+    """All engines fail in a turn and work again some seconds later: the call is none of those that are given up."""
+    faulty = course.lane.engine
+    if await course.strike_at("thinking", partial(faulty.arm, "503", *STAGES)):
+        await faulty.heal()
+        await asyncio.sleep(TRIED_AGAIN_S)
+        healed_at = asyncio.get_running_loop().time()
+        await course.talk(3)
+        if "answer" not in course.heard(since=healed_at):
+            course.blame("nobody answered although the engines worked again")
+    if course.note.ending != "went on":
+        course.blame("the call did not go on")
+    course.phone.hang_up()
+    await course.hear_witness(undisturbed=case.mode == "pipeline")
+    await course.check_left()
+
+
+async def stood_in_for(course: Course, case: Case) -> None:
+    """All engines fail for good, and each has one that stands in: the caller hears answers, and no word of it."""
+    if await course.strike_at("thinking", partial(course.lane.engine.arm, "500", *STAGES)):
+        await course.talk(3)
+    if course.note.ending != "went on":
+        course.blame("the call did not go on")
+    course.phone.hang_up()
+    await course.hear_witness(undisturbed=case.mode == "pipeline")
+    await course.check_left()
+    if case.mode == "pipeline" and set(course.note.heard) != {"greeting", "answer"}:
+        course.blame(f"the caller heard {', '.join(course.note.heard)}")
+
+
+TRIED_AGAIN_S = 4.0
+"""An engine out of service is tried again after three seconds."""
 THROUGHOUT = ("throughout",)
 MACHINE: dict[str, Procedure] = {
     "ARI connection cut": machine.ari_cut,
@@ -96,8 +128,13 @@ SIP: dict[str, Procedure] = {
     "hold and resume": signalling.held,
     "early media": signalling.early_media,
     "no RTP at all": signalling.no_rtp,
-    "REFER": signalling.referred,
 }
+CALLED: dict[str, Procedure] = {
+    "ARI connection cut": signalling.cut_while_it_rings,
+    "kill -9 of the application": signalling.killed_while_it_rings,
+    "engine refused": signalling.refused_while_it_rings,
+}
+REFER_AT = ("greeting", "listening", "thinking", "speaking")
 
 
 def table() -> list[tuple[Case, Procedure]]:
@@ -105,6 +142,12 @@ def table() -> list[tuple[Case, Procedure]]:
     cells: list[tuple[Case, Procedure]] = []
     for mode in MODES:
         cells += [(Case("engine", fault, at, mode), engine) for fault in FAULTS for at in MOMENTS]
+        cells += [(Case("engine", "away and back", at, mode), away_and_back) for at in THROUGHOUT]
+        cells += [
+            (Case("engine", "with another that stands in", at, mode), stood_in_for) for at in THROUGHOUT
+        ]
+        cells += [(Case("called", fault, "ringing", mode), go) for fault, go in CALLED.items()]
+        cells += [(Case("SIP", "REFER", at, mode), signalling.referred) for at in REFER_AT]
         cells += [(Case("machine", fault, at, mode), go) for fault, go in MACHINE.items() for at in MOMENTS]
         cells += [
             (Case("RTP", fault, at, mode), network.bad_line) for fault in network.LINES for at in THROUGHOUT
@@ -119,13 +162,14 @@ SURROUNDINGS = {
     "disk full": small_disk,
     **dict.fromkeys(CLOCK_STEPS, own_clock),
     "early media": way_out,
+    "with another that stands in": stand_in,
 }
 
 
 async def run(lane: Lane, case: Case, procedure: Procedure, utterance: bytes) -> Note:
     """One cell."""
     began = asyncio.get_running_loop().time()
-    around = SURROUNDINGS.get(case.fault, nothing_special)
+    around = way_out if case.group == "called" else SURROUNDINGS.get(case.fault, nothing_special)
     async with (
         asyncio.timeout(LONGEST_S),
         around(lane) as more,

@@ -88,12 +88,6 @@ class _Socket:
     def closed(self) -> bool:
         return self._socket.closed
 
-    @property
-    def gone(self) -> bool:
-        """The client has closed the connection, whether we have read that or not."""
-        transport = self._request.transport
-        return transport is None or transport.is_closing()
-
     def abort(self) -> None:
         if self._request.transport is not None:
             self._request.transport.abort()
@@ -140,11 +134,6 @@ class FaultyEngine(Engine):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
-
-    @property
-    def sessions(self) -> int:
-        """Realtime sessions that are open."""
-        return sum(not socket.gone for socket in self._sockets)
 
     def know(self, sentence: bytes, text: str) -> None:
         """What is said in it: 8 kHz PCM16; anything else is not understood."""

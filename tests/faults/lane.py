@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -60,7 +61,7 @@ class Left:
     udp_sockets: int
     tasks: int
     sessions: int
-    """Realtime sessions, as the engine sees them."""
+    """Connections to the Realtime server."""
     temporary: list[str] = field(default_factory=list)
     """Temporary files, and recordings that are not over."""
 
@@ -73,6 +74,17 @@ class Left:
         }
         words = [f"{count} {name}" for name, count in more.items()]
         return ", ".join(words + self.temporary)
+
+
+def connections(pid: int, port: int) -> int:
+    """TCP connections of a process to a port of this machine."""
+    held = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            held.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text("ascii").splitlines()[1:]]
+    there = f"0100007F:{port:04X}"
+    return sum(row[2] == there and f"socket:[{row[9]}]" in held for row in rows)
 
 
 class Session:
@@ -116,9 +128,10 @@ class Session:
         tasks = int(found[1])
         temporary = [path.name for path in self.temporary.iterdir()]
         temporary += [f"{folder.name} goes on" for folder in self._recordings() if goes_on(folder)]
-        return Left(
-            there.channels, there.bridges, there.udp_sockets, tasks, self._lane.engine.sessions, temporary
-        )
+        sessions = 0
+        if self.settings["MODE"] == "realtime":  # the pipeline keeps connections for the next request
+            sessions = connections(self.process.pid, self._lane.engine.port)
+        return Left(there.channels, there.bridges, there.udp_sockets, tasks, sessions, temporary)
 
     async def idle(self) -> Left:
         """What exists when nobody calls, once what the start began is over."""

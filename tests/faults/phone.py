@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 import struct
@@ -112,6 +113,7 @@ class Phone:
         self._saying: list[bytes] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._to = ""
+        self._invited = b""
         self._contact = ""
 
     async def __aenter__(self) -> Phone:
@@ -144,8 +146,8 @@ class Phone:
             self._begin(self._signal, self._speak, self._hear)
         return self.status
 
-    async def take(self, extension: str, announcement: bytes) -> float:
-        """Wait for a call, play an announcement to it as early media (RFC 3960), then answer; returns when.
+    async def ring(self, extension: str) -> None:
+        """Wait for a call, and ring.
 
         Raises:
             TimeoutError: nobody called.
@@ -153,17 +155,34 @@ class Phone:
         async with asyncio.timeout(PATIENCE_S):
             while not (data := await self._sip.sip.get()).startswith(b"INVITE "):
                 self._sip.reply(data, "200 OK")
+        self._invited = data
         self._sip.answered = invite = parse_message(data)
         assert f"sip:{extension}@" in invite.start
         self._sip.call_id, self._to = invite.headers["call-id"], invite.headers["from"]
         self._contact = f"sip:{HOST}:{self._sip.server_port}"
-        self._sip.reply(data, "183 Session Progress", self._sip._offer())
+        self._sip.reply(data, "180 Ringing")
+
+    async def pick_up(self, announcement: bytes = b"") -> None:
+        """Answer what rings; before that, play an announcement as early media (RFC 3960)."""
+        if announcement:
+            self._sip.reply(self._invited, "183 Session Progress", self._sip._offer())
         self._begin(self._speak, self._hear)
-        await self.say(announcement)
-        self._sip.reply(data, "200 OK", self._sip._offer())
+        if announcement:
+            await self.say(announcement)
+        self._sip.reply(self._invited, "200 OK", self._sip._offer())
         self._begin(self._signal)
         self.status = 200
-        return asyncio.get_running_loop().time()
+
+    async def cancelled(self, within_s: float) -> bool:
+        """What rings is taken back (RFC 3261, section 9)."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not (data := await self._sip.sip.get()).startswith(b"CANCEL "):
+                    pass
+            self._sip.reply(data, "200 OK")
+            self._sip.reply(self._invited, "487 Request Terminated")
+            return True
+        return False
 
     def _begin(self, *works: Callable[[], Coroutine[None, None, None]]) -> None:
         self._tasks += [asyncio.create_task(work()) for work in works]

@@ -7,6 +7,8 @@ import asyncio
 from tests.faults.course import Case, Course
 from tests.faults.surroundings import OUTSIDE
 
+CANCELLED_WITHIN_S = 8.0
+
 
 async def hung_up_at_once(course: Course, case: Case) -> None:
     """Ten callers one after the other hang up within 10 ms of the answer."""
@@ -74,31 +76,80 @@ async def no_rtp(course: Course, case: Case) -> None:
     await course.check_left()
 
 
-async def early_media(course: Course, case: Case) -> None:
-    """The bot calls somebody whose line plays an announcement before the answer: it waits, then greets."""
+async def _called(course: Course) -> bool:
+    """The bot calls somebody outside, whose phone rings."""
     status = await course.session.place_call(OUTSIDE)
     if status >= 400:
         course.blame(f"the call was not placed: {status}")
-        return
-    callee = course.phone
-    await callee.take(OUTSIDE, course.utterance)
-    if callee.hearing.sounds:
-        course.blame("the bot spoke before the answer")
+        return False
+    await course.phone.ring(OUTSIDE)
+    return True
+
+
+async def early_media(course: Course, case: Case) -> None:
+    """The bot calls somebody whose line plays an announcement before the answer: it waits, then greets."""
+    if await _called(course):
+        await course.phone.pick_up(course.utterance)
+        if course.phone.hearing.sounds:
+            course.blame("the bot spoke before the answer")
+        await _goes_well(course)
+
+
+async def _goes_well(course: Course) -> None:
     await course.greeted()
     await course.talk(2)
     if course.note.ending != "went on":
         course.blame("the call did not go on")
-    callee.hang_up()
+    course.phone.hang_up()
     await course.hear_witness()
+    await course.check_left()
+
+
+async def cut_while_it_rings(course: Course, case: Case) -> None:
+    """The connection to ARI is reset while a phone rings that the bot calls: nobody notices."""
+    if await _called(course):
+        course.lane.ari.cut()
+        await asyncio.sleep(1)
+        await course.phone.pick_up()
+        await _goes_well(course)
+
+
+async def killed_while_it_rings(course: Course, case: Case) -> None:
+    """kill -9 of the application while a phone rings: started again, it takes the call back."""
+    if not await _called(course):
+        return
+    await course.session.process.kill()
+    await course.session.start()
+    if not await course.phone.cancelled(CANCELLED_WITHIN_S):
+        course.blame(f"the phone rang for {CANCELLED_WITHIN_S:g} s after the application was back")
+    course.note.ending = "ended"
+    await course.check_left()
+
+
+async def refused_while_it_rings(course: Course, case: Case) -> None:
+    """The engines refuse before the called answers: they are told, and hung up on."""
+    if not await _called(course):
+        return
+    await course.lane.engine.arm("refused", "stt", "chat", "tts", "realtime")
+    await asyncio.sleep(1)
+    await course.phone.pick_up()
+    await course.greeted()
+    await course.talk()
+    if course.note.ending != "given up":
+        course.blame("the call went on without an engine")
+        course.phone.hang_up()
+    await course.hear_witness(undisturbed=case.mode == "pipeline")
     await course.check_left()
 
 
 async def referred(course: Course, case: Case) -> None:
     """REFER: nobody moves the call elsewhere, and it goes on."""
-    assert await course.phone.dial(course.lane.asterisk.bot_extension) == 200
-    await course.greeted()
-    course.phone.refer("123")
-    await course.talk(2)
+
+    async def refer() -> None:
+        course.phone.refer("123")
+
+    if await course.strike_at(case.moment, refer):
+        await course.talk(2)
     if not course.phone.replies or course.phone.replies[0] < 400:
         course.blame(f"the REFER was answered with {course.phone.replies}")
     if course.note.ending != "went on":

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.faults.engine import FaultyEngine
 from tests.faults.lane import Lane
 
 OUTSIDE = "5551234"
@@ -55,6 +56,17 @@ async def own_clock(lane: Lane) -> AsyncIterator[dict[str, str]]:
 async def way_out(lane: Lane) -> AsyncIterator[dict[str, str]]:
     """A number that may be called."""
     yield {"DIAL_ALLOW": OUTSIDE}
+
+
+@asynccontextmanager
+async def stand_in(lane: Lane) -> AsyncIterator[dict[str, str]]:
+    """An engine for when the other one fails."""
+    async with FaultyEngine() as other:
+        settings = {}
+        for stage in ("STT", "CHAT", "TTS", "RT"):
+            settings[f"OPENAI_{stage}_FALLBACK_BASE_URL"] = other.url
+            settings[f"OPENAI_{stage}_FALLBACK_MODEL"] = "stand-in"
+        yield settings
 
 
 def set_clock(path: Path, offset_s: int) -> None:
