@@ -1,6 +1,6 @@
 """The fault matrix: every way in which something can fail, at every moment of a call, against real parts.
 
-./scripts/faults [--lanes N] [--only WORDS] [--list] [--output FOLDER]
+./scripts/faults [--mutants] [--lanes N] [--only WORDS] [--list] [--output FOLDER]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ari_app.demo.asterisk_prefix import ASTERISK, fetch
 from ari_app.demo.voice import utterance
 from bench.arguments import count
 from bench.speech import trimmed
-from tests.faults import cases, limit
+from tests.faults import cases, limit, mutants
 from tests.faults.course import SENTENCE, Case, Note, Procedure
 from tests.faults.lane import Lane
 from tests.faults.report import as_markdown, write
@@ -65,6 +65,17 @@ async def matrix(cells: list[tuple[Case, Procedure]], lanes: int, *, full_house:
     return notes
 
 
+def _mutants(arguments: argparse.Namespace) -> int:
+    chosen = [one for one in mutants.MUTANTS if all(words in one.name for words in arguments.only)]
+    if not chosen:
+        say(f"No mutant has all of these words in its name: {', '.join(arguments.only)}.")
+        return 2
+    found = asyncio.run(mutants.run(chosen, arguments.lanes, say))
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "mutants.md").write_text(mutants.as_markdown(found), "utf-8")
+    return 0 if all(found.values()) else 1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -73,13 +84,14 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", default=[], help="cells whose name holds this; given again, this too"
     )
-    parser.add_argument(
-        "--sample", type=int, default=0, help="so many cells, chosen by chance, one of each fault first"
-    )
+    parser.add_argument("--sample", type=int, default=0, help="so many cells, chosen by chance")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="name the cells and end")
     parser.add_argument("--output", type=Path, default=Path("faults-report"))
+    parser.add_argument("--mutants", action="store_true", help="break the code instead: which cells notice?")
     arguments = parser.parse_args()
+    if arguments.mutants:
+        return _mutants(arguments)
     cells = [cell for cell in cases.table() if all(words in cell[0].name for words in arguments.only)]
     if arguments.sample:
         random.Random(arguments.seed).shuffle(cells)

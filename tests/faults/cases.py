@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -166,14 +166,16 @@ SURROUNDINGS = {
 }
 
 
-async def run(lane: Lane, case: Case, procedure: Procedure, utterance: bytes) -> Note:
-    """One cell."""
+async def run(
+    lane: Lane, case: Case, procedure: Procedure, utterance: bytes, also: Mapping[str, str] | None = None
+) -> Note:
+    """One cell; `also` are settings beyond those that its surroundings need."""
     began = asyncio.get_running_loop().time()
     around = way_out if case.group == "called" else SURROUNDINGS.get(case.fault, nothing_special)
     async with (
         asyncio.timeout(LONGEST_S),
         around(lane) as more,
-        on_course(lane, case, utterance, more) as course,
+        on_course(lane, case, utterance, {**more, **(also or {})}) as course,
     ):
         if course.witness is not None:
             await procedure(course, case)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.faults.course import Case, Course
+from tests.faults.course import SETTLE_S, Case, Course
 from tests.faults.surroundings import OUTSIDE
 
 CANCELLED_WITHIN_S = 8.0
@@ -108,6 +108,7 @@ async def _goes_well(course: Course) -> None:
 async def cut_while_it_rings(course: Course, case: Case) -> None:
     """The connection to ARI is reset while a phone rings that the bot calls: nobody notices."""
     if await _called(course):
+        await asyncio.sleep(SETTLE_S)  # else the very request is cut off, and taken back
         course.lane.ari.cut()
         await asyncio.sleep(1)
         await course.phone.pick_up()
