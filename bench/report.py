@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -31,18 +32,31 @@ MAX_SAMPLES = 20_000
 
 
 def machine() -> dict[str, Any]:
-    """Where it ran."""
+    """Where it ran, and which code."""
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
     return {
+        "code": _code(),
         "processor": model,
         "cores": os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "kernel": platform.release(),
         "python": platform.python_version(),
     }
+
+
+def _code() -> str:
+    """The commit, and whether the package was changed since."""
+    try:
+        commit, changed = (
+            subprocess.run(("git", *words), capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", "ari_app"))
+        )
+    except (OSError, subprocess.CalledProcessError):  # no clone
+        return "unknown"
+    return f"{commit}, changed" if changed else commit
 
 
 def as_data(results: Iterable[Result], where: Mapping[str, Any], *, quick: bool) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class Note:
     """From the end of each thing the caller said to the next sound, beyond the silence window."""
     heard: list[str] = field(default_factory=list)
     """Which sentences the caller heard, by their sound, in order."""
+    heard_first: str = ""
+    """The first that began after the fault, where the caller had reason to notice one."""
     ending: str = ""
     """`went on`: the caller hung up at last; `given up`: the bot did."""
     witness_gap_ms: float = 0.0
@@ -264,6 +266,8 @@ class Course:
     async def check_left(self) -> None:
         """The call went as it could, and when the other caller has gone too nothing of any is left."""
         self.note.heard = self.heard()
+        if self.note.group in ("engine", "called") and (after := self.heard(since=self.struck_at + SETTLE_S)):
+            self.note.heard_first = after[0]
         if self.note.ending == "given up" and "regret" not in self.note.heard and not self.phone.mute:
             self.blame("given up without a word")
         if self.witness is not None and not self.witness.ended.is_set():

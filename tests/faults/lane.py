@@ -120,10 +120,7 @@ class Session:
     async def left(self) -> Left:
         """What exists now."""
         there = await footprint(self._lane.asterisk, self.process.pid)
-        url = f"http://127.0.0.1:{self._web_port}/metrics"
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with aiohttp.ClientSession(headers=headers, timeout=ASK) as http, http.get(url) as answer:
-            found = re.search(r"^ari_app_tasks (\d+)", await answer.text(), re.MULTILINE)
+        found = re.search(r"^ari_app_tasks (\d+)", await self._metrics(), re.MULTILINE)
         assert found is not None
         tasks = int(found[1])
         temporary = [path.name for path in self.temporary.iterdir()]
@@ -132,6 +129,19 @@ class Session:
         if self.settings["MODE"] == "realtime":  # the pipeline keeps connections for the next request
             sessions = connections(self.process.pid, self._lane.engine.port)
         return Left(there.channels, there.bridges, there.udp_sockets, tasks, sessions, temporary)
+
+    async def rtp_counts(self) -> dict[str, int]:
+        """What became of all packets, of calls that are over too."""
+        found = re.findall(
+            r'^ari_app_rtp_packets_total\{kind="(\w+)"\} (\d+)', await self._metrics(), re.MULTILINE
+        )
+        return {kind: int(count) for kind, count in found}
+
+    async def _metrics(self) -> str:
+        url = f"http://127.0.0.1:{self._web_port}/metrics"
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with aiohttp.ClientSession(headers=headers, timeout=ASK) as http, http.get(url) as answer:
+            return await answer.text()
 
     async def idle(self) -> Left:
         """What exists when nobody calls, once what the start began is over."""

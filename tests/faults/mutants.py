@@ -52,12 +52,22 @@ MUTANTS = (
     Mutant(
         "a Realtime connection is not closed",
         "engine: 500, hanging up, realtime",
-        (("openai_api/realtime.py", "            await self._session.close()\n", "            pass\n"),),
+        (
+            (
+                "openai_api/realtime.py",
+                "            await self._session.close()\n",
+                "            logger.__dict__.setdefault('kept', []).append(self._session)\n",
+            ),
+        ),
     ),
     Mutant(
         "speech-to-text has no deadline",
         "engine: hangs before the first byte, thinking, pipeline",
-        (("dialog/pipeline.py", "asyncio.timeout(deadline_s)", "asyncio.timeout(None)"),),
+        (
+            ("dialog/pipeline.py", "asyncio.timeout(deadline_s)", "asyncio.timeout(None)"),
+            ("dialog/engines.py", "ALONE_S = 4.5", "ALONE_S = 1000.0"),
+            ("openai_api/client.py", "read_timeout_s: float = 10.0", "read_timeout_s: float = 1000.0"),
+        ),
     ),
     Mutant(
         "nobody minds the silence before an answer",

@@ -14,11 +14,20 @@ from tests.faults.course import MOMENTS, Note
 
 METHOD = """\
 Each cell is a call of its own through a private Asterisk 22 to a fresh `python -m ari_app serve`, with an engine that
-fails as the cell says from that moment on. The caller is a raw SIP user agent that speaks real speech and hears by the
-clock. “Wait” is the time from the caller's last word to the next sound, less the silence window (500 ms). The witness
-is another caller of the same application; gaps are between packets that it got. A cell passes when nobody waited
-longer than 3 s, before an answer or in the middle of one, the call ended as it should, the other caller lost nothing,
-and afterwards no channel, bridge, socket, task or temporary file of it was left.
+fails as the cell says from that moment on, in the pipeline one stage by turns (ringing, thinking: speech-to-text;
+greeting, speaking: chat; listening, hanging up: text-to-speech; “refused”: all). The caller is a raw SIP user agent
+that speaks real speech and hears by the clock; each sentence of the bot is a tone of its own, so that it is known
+which one was heard (`heard` in the JSON, and in the table the first after the fault). “Wait” is the time from the
+caller's last word to the next sound, less the silence window (500 ms). On bad lines the engine knows the caller's
+sentence by its loudness from moment to moment, and takes anything else for nothing. The witness is another, silent
+caller of the same application; gaps are between packets that it got.
+
+A cell passes when nobody waited longer than 3 s, before an answer or in the middle of one; the call ended as it must
+after that fault, and was not given up without a word; the witness waited for no packet longer than 250 ms (3.25 s
+where the application was paused), heard nothing that was not theirs, and was not hung up on; the log has no fault of
+ours; and afterwards, both callers gone, there is no more than before the first call: channels, bridges, UDP sockets,
+connections to the Realtime server, tasks, temporary files, recordings that go on. Where Asterisk, the application and
+their connection were left alone, each call has to clean up itself; the sweep may not help.
 """
 
 
@@ -74,4 +83,5 @@ def _table(notes: Sequence[Note]) -> list[str]:
 
 def _cell(note: Note) -> str:
     wait = f", {max(note.waits_ms) / 1000:.1f} s" if note.waits_ms else ""
-    return f"{'' if note.ok else '**FAILED** '}{note.ending}{wait}"
+    first = f", {note.heard_first}" if note.heard_first else ""
+    return f"{'' if note.ok else '**FAILED** '}{note.ending}{wait}{first}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from tests.faults import limit
+from tests.faults import limit, mutants
 from tests.faults.__main__ import matrix
 from tests.faults.cases import table
 from tests.faults.course import MOMENTS
@@ -20,7 +21,12 @@ SAMPLE = (
     "machine: ARI connection half-open, listening, pipeline",
     "machine: kill -9 of the application, greeting, realtime",
     "machine: descriptors used up, listening, pipeline",
+    "machine: kill -9 of Asterisk, speaking, pipeline",
+    "machine: application paused for 3 s, thinking, realtime",
+    "engine: with another that stands in, throughout, pipeline",
+    "called: kill -9 of the application, ringing, pipeline",
     "RTP: 20 % loss, throughout, pipeline",
+    "RTP: wrong source, throughout, pipeline",
     "RTP: flood of foreign packets, throughout, pipeline",
     "SIP: CANCEL race, throughout, pipeline",
     "SIP: early media, throughout, realtime",
@@ -42,6 +48,29 @@ async def test_a_sample_of_it_passes() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}, "the matrix left tasks of its own"
     assert {f"{note.fault}, {note.moment}": note.problems for note in notes if not note.ok} == {}
     assert limit.ROOM_FOR == 20
+
+
+BROKEN_IN_CI = (
+    "the bridge is not deleted",
+    "nobody minds the silence before an answer",
+    "who speaks from elsewhere",
+)
+
+
+def test_what_is_broken_on_purpose_stands_in_the_code(tmp_path: Path) -> None:
+    cells = {case.name for case, _ in table()}
+    for number, mutant in enumerate(mutants.MUTANTS):
+        assert mutant.cell in cells
+        assert mutants.broken(mutant, tmp_path / str(number)).exists()
+
+
+@pytest.mark.timeout(600)
+async def test_code_that_is_broken_on_purpose_is_noticed() -> None:
+    chosen = [mutant for mutant in mutants.MUTANTS if mutant.name.startswith(BROKEN_IN_CI)]
+    found = await mutants.run(chosen, len(chosen), print)
+    assert len(found) == len(BROKEN_IN_CI)
+    assert [name for name, problems in found.items() if not problems] == []
+    assert "the test broke" not in str(found)
 
 
 @pytest.mark.parametrize(("per_hour", "grows"), [(0.0, False), (60.0, True), (-60.0, False)])
