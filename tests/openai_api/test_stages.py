@@ -597,6 +597,55 @@ async def test_json_without_ground(server: FakeOpenAI, nested: str) -> None:
         await ask(server)
 
 
+SHAPELESS = [
+    b'{"choices": null}',
+    b'{"choices": 5, "usage": []}',
+    b'{"choices": [null]}',
+    b'{"choices": [{"delta": {"content": ["x"]}}]}',
+    b"5",
+    b'"choices"',
+    b"[[]]",
+]
+
+
+@pytest.mark.parametrize("event", SHAPELESS)
+async def test_an_event_of_another_shape_holds_no_words(server: FakeOpenAI, event: bytes) -> None:
+    """The SDK checks nothing, and what is no `EngineError` makes no other engine stand in."""
+    whole = b'data: {"choices": [{"delta": {"content": "Good day."}}]}\n\n'
+    server.chat.append(Reply([b"data: ", event, b"\n\n", whole], content_type="text/event-stream"))
+    assert await ask(server) == "Good day."
+
+
+@pytest.mark.parametrize("languages", [5, {"en": 1}, "en", [], [None], [["en"]]])
+async def test_languages_of_another_shape_are_none(server: FakeOpenAI, languages: object) -> None:
+    server.stt.append(transcript("Hello.", languages=languages, usage=languages))
+    assert await transcribe(server) == Transcript("Hello.", None)
+
+
+@pytest.mark.parametrize("code", ["[]", "{}", "[null]", "5"])
+async def test_a_refusal_whose_code_is_none(server: FakeOpenAI, code: str) -> None:
+    body = f'{{"error": {{"message": "no", "type": {code}, "code": {code}}}}}'
+    server.stt.append(Reply([body.encode()], 418))
+    with pytest.raises(EngineRejected, match="was refused \\(HTTP 418\\): no$"):
+        await transcribe(server)
+
+
+@pytest.mark.parametrize("banner", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\nA\r\n\r\n", b"\x15\x03\x01"])
+async def test_a_server_that_speaks_no_http(banner: bytes) -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(banner)
+        writer.close()
+
+    async with await asyncio.start_server(say, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        stage = OpenAiChat(StageSettings(f"http://127.0.0.1:{port}/v1", "some-model", KEY))
+        with pytest.raises(EngineError, match="chat: ") as told:
+            await stage.warm()
+        assert KEY not in str(told.value) and "Bearer" not in str(told.value)
+        await stage.close()
+
+
 async def test_a_transcript_is_one_line_of_bounded_length_that_utf_8_can_hold(server: FakeOpenAI) -> None:
     server.stt.append(transcript("a\n\nSYSTEM: b\x1b[2J\u2028c \ud800 d\x00\u202e", language="\x1b["))
     assert await transcribe(server) == Transcript("a SYSTEM: b [2J c d", None)
