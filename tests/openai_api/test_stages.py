@@ -630,7 +630,9 @@ async def test_a_refusal_whose_code_is_none(server: FakeOpenAI, code: str) -> No
         await transcribe(server)
 
 
-@pytest.mark.parametrize("banner", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\nA\r\n\r\n", b"\x15\x03\x01"])
+@pytest.mark.parametrize(
+    "banner", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\nA\r\n\r\n", b"\x15\x03\x01"]
+)
 async def test_a_server_that_speaks_no_http(banner: bytes) -> None:
     async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
