@@ -5,6 +5,7 @@ Retries are off, because the SDK's wait up to two minutes: the pipeline decides 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,8 +82,12 @@ class StageClient:
         Raises:
             EngineError: the server is not there or refuses us; the first real request would say the same.
         """
-        with self.errors():
-            await self.openai.models.with_raw_response.list(timeout=WARM_S)
+        try:
+            async with asyncio.timeout(WARM_S):
+                with self.errors():
+                    await self.openai.models.with_raw_response.list(timeout=WARM_S)
+        except TimeoutError:  # aiohttp's own is not for a body whose trailer is malformed
+            raise EngineTimeout(self.stage, f"{self._base_url} did not answer in time") from None
 
     async def close(self) -> None:
         """Close all connections; idempotent."""

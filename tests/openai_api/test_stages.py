@@ -23,7 +23,7 @@ from ari_app.dialog.known_speech import rendered
 from ari_app.dialog.ports import EngineUsed, Message, Transcript
 from ari_app.dialog.usage import Bill
 from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
-from ari_app.openai_api import bounds
+from ari_app.openai_api import bounds, client
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings
 from ari_app.openai_api.stt import OpenAiSpeechToText, wav_file
@@ -645,6 +645,27 @@ async def test_a_server_that_speaks_no_http(banner: bytes) -> None:
         with pytest.raises(EngineError, match="chat: ") as told:
             await stage.warm()
         assert KEY not in str(told.value) and "Bearer" not in str(told.value)
+        await stage.close()
+
+
+async def test_warming_ends_where_aiohttp_would_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunked body whose trailer is malformed has no end for it, and no time-out."""
+    monkeypatch.setattr(client, "WARM_S", 0.3)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + b"2\r\n{}\r\n0\r\n")
+        await asyncio.sleep(0.02)
+        writer.write(b"\rX")
+        writer.close()
+
+    async with await asyncio.start_server(say, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        stage = OpenAiChat(StageSettings(f"http://127.0.0.1:{port}/v1", "some-model", KEY))
+        with pytest.raises(EngineTimeout, match="did not answer in time"):
+            async with asyncio.timeout(5):
+                await stage.warm()
         await stage.close()
 
 
