@@ -245,12 +245,11 @@ class RealtimeSession:
             logger.warning("the server sent a frame that %s; more of its kind are not reported", what)
 
     async def close(self) -> None:
-        """Close the connection; idempotent."""
+        """Close the connection; idempotent. It is closed as well when this is cancelled."""
         self._writer.cancel()
-        await asyncio.gather(self._writer, return_exceptions=True)
         if self._closing is None:
             self._closing = asyncio.create_task(self._socket.close(), name="realtime-close")
-        await asyncio.gather(self._closing, return_exceptions=True)
+        await asyncio.gather(self._writer, asyncio.shield(self._closing), return_exceptions=True)
 
     def _put(self, text: str) -> None:
         try:

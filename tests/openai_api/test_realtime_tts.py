@@ -130,29 +130,49 @@ async def test_failures_are_those_of_this_stage_and_the_next_sentence_has_a_new_
         assert await spoken_ms(tts, "Better.") == pytest.approx(420, abs=1)
 
 
+class BrokenSocket:
+    """Of a connection that breaks when a ping is to be answered."""
+
+    close_code = 1006
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def __aiter__(self) -> AsyncIterator[aiohttp.WSMessage]:
+        return self._messages()
+
+    async def _messages(self) -> AsyncIterator[aiohttp.WSMessage]:
+        yield aiohttp.WSMessage(aiohttp.WSMsgType.TEXT, '{"type": "x"}', "")
+        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    async def send_str(self, text: str) -> None:
+        raise AssertionError("nothing was to be sent")
+
+    async def close(self) -> bool:
+        await asyncio.sleep(0)
+        self.closed = True
+        return True
+
+
 async def test_a_connection_that_breaks_at_a_ping_has_ended() -> None:
-    """The answer to the ping can't be written any more."""
-
-    class Socket:
-        close_code = 1006
-
-        def __aiter__(self) -> AsyncIterator[aiohttp.WSMessage]:
-            return self._messages()
-
-        async def _messages(self) -> AsyncIterator[aiohttp.WSMessage]:
-            yield aiohttp.WSMessage(aiohttp.WSMsgType.TEXT, '{"type": "x"}', "")
-            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
-
-        async def send_str(self, text: str) -> None:
-            raise AssertionError("nothing was to be sent")
-
-        async def close(self) -> bool:
-            return True
-
-    session = RealtimeSession(cast(aiohttp.ClientWebSocketResponse, Socket()))
+    session = RealtimeSession(cast(aiohttp.ClientWebSocketResponse, BrokenSocket()))
     assert [event async for event in session.events()] == [{"type": "x"}]
     assert "code 1006" in str(session.ended)
     await session.close()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_a_connection_is_closed_also_when_its_closing_is_cancelled(turns: int) -> None:
+    """As at the end of the process, when a server has just hung up."""
+    socket = BrokenSocket()
+    session = RealtimeSession(cast(aiohttp.ClientWebSocketResponse, socket))
+    closing = asyncio.create_task(session.close())
+    await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await until(lambda: socket.closed)
 
 
 async def test_a_session_that_speaks_no_more_is_left_for_another(fake: FakeRealtime) -> None:
