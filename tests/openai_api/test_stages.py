@@ -677,6 +677,15 @@ async def test_a_transcript_is_one_line_of_bounded_length_that_utf_8_can_hold(se
     assert len(heard.text) == 4000 and heard.text.startswith("word word ")
 
 
+def test_a_content_type_is_told_on_one_line_of_bounded_length() -> None:
+    with pytest.raises(EngineError) as told:
+        SpeechBody("text/\x85\x9b31m" + "a" * 5000, 8000)
+    assert (
+        str(told.value).startswith("text-to-speech: the server sent text/ 31maaa")
+        and len(str(told.value)) < 200
+    )
+
+
 @pytest.mark.parametrize("rate_hz", [0, 1, 7999, 192_001, 2**32 - 1])
 async def test_tts_of_an_impossible_rate(server: FakeOpenAI, rate_hz: int) -> None:
     head = bytearray(wav_file(b"", 8000))
