@@ -11,13 +11,16 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ari_app.errors import LimitReached, SetupError
 from ari_app.guard import Dialled, Rules, kept, limit_reached, remaining_s
+
+LAST_S = 2.0**36
+"""Of the wall clock that is believed: in the year 4147."""
 
 
 class Ledger:
@@ -117,10 +120,10 @@ class Ledger:
 
     def _read(self) -> list[Dialled]:
         try:
-            return [Dialled(**entry) for entry in json.loads(self._path.read_bytes())]
+            return [_dialled(entry) for entry in json.loads(self._path.read_bytes())]
         except FileNotFoundError:
             return []
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             # Nobody knows what was spent, so nothing more is: a person has to look.
             raise SetupError(
                 f"{self._path} is damaged: delete it, and outbound calls are counted anew."
@@ -140,6 +143,21 @@ class Ledger:
             yield
         except OSError as error:
             raise SetupError(f"cannot keep a file in {self._folder}: {error.strerror}") from error
+
+
+def _dialled(entry: Mapping[str, Any]) -> Dialled:
+    """What was written down.
+
+    Raises:
+        ValueError, TypeError: it is no call.
+    """
+    call = Dialled(**entry)
+    for seconds in (call.started_at, call.limit_s, 0.0 if call.ended_at is None else call.ended_at):
+        if not 0 <= seconds < LAST_S:  # false for what is not a number, too
+            raise ValueError(f"no time: {seconds}")
+    if not isinstance(call.call_id, str):
+        raise TypeError("no id")
+    return call
 
 
 def _open(path: Path) -> BinaryIO:

@@ -70,12 +70,29 @@ def test_a_killed_process_frees_its_place_and_its_minutes_count(tmp_path: Path) 
     assert Ledger(tmp_path, rules).remaining_s() < rules.daily_minutes * 60
 
 
-@pytest.mark.parametrize("content", ["{", '[{"x": 1}]', "3", '["a"]'])
+def entry(**changed: object) -> str:
+    return json.dumps([{"call_id": "a", "started_at": 4e9, "limit_s": 60, "ended_at": None} | changed])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", '[{"x": 1}]', "3", '["a"]', "[" * 100_000, "[" + "1" * 5000 + "]"),
+        *(entry(started_at=None), entry(started_at="now"), entry(started_at=float("nan")), entry(limit_s=[])),
+        *(entry(limit_s=float("inf")), entry(limit_s=-1e9), entry(ended_at="x"), entry(ended_at=10**400)),
+        *(entry(ended_at=""), entry(ended_at=[])),
+        entry(call_id=5),
+    ],
+)
 def test_a_damaged_ledger_stops_calls_with_a_remedy(tmp_path: Path, content: str) -> None:
     (tmp_path / "dialled").mkdir()
     (tmp_path / "dialled" / "ledger.json").write_text(content)
-    with pytest.raises(SetupError, match="delete it"), Ledger(tmp_path, Rules()).call("a", 60):
+    ledger = Ledger(tmp_path, Rules())
+    with pytest.raises(SetupError, match="delete it"), ledger.call("a", 60):
         pytest.fail("it began")
+    for ask in (ledger.why_not, ledger.remaining_s):
+        with pytest.raises(SetupError, match="delete it"):
+            ask()
 
 
 def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:

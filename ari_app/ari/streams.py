@@ -11,6 +11,8 @@ from collections.abc import Iterable
 MOST_SPARE = 8
 DEFAULT_FIRST, DEFAULT_LAST = 5000, 31000
 """What Asterisk takes where rtp.conf says nothing."""
+LEAST_PORT, MOST_PORT = 1024, 65535
+"""What Asterisk takes in place of ports beyond."""
 WITHOUT_RTP = (
     "Local/",
     "Message/",
@@ -31,7 +33,8 @@ def streams_in(first: str, last: str) -> int:
     Raises:
         ValueError: it is none.
     """
-    low, high = int(first or DEFAULT_FIRST), int(last or DEFAULT_LAST)
+    ports = int(first or DEFAULT_FIRST), int(last or DEFAULT_LAST)
+    low, high = (min(max(port, LEAST_PORT), MOST_PORT) for port in ports)
     count = high // 2 - (low + 1) // 2 + 1
     if count < 1:
         raise ValueError(f"no range: {low} to {high}")

@@ -136,17 +136,18 @@ def fields(
 
 
 def variants(**kinds: Check) -> Check:
-    """An object whose `type` says which fields it has."""
+    """An object whose `type` says which fields it has; `audio_…` stands for `audio/…`."""
+    by_name = {
+        name.replace("_", "/") if name.startswith("audio_") else name: known for name, known in kinds.items()
+    }
 
     def check(value: Any, path: str) -> Any:
         kind = mapping(value, path).get("type")
         if kind is None:
             raise missing(inside(path, "type"))
-        name = str(kind).replace("/", "_")
-        if name not in kinds:
-            names = tuple(known.replace("_", "/") if known.startswith("audio_") else known for known in kinds)
-            raise Invalid("invalid_value", unsupported(kind, names), f"{path}.type")
-        return kinds[name](value, path)
+        if not isinstance(kind, str) or kind not in by_name:
+            raise Invalid("invalid_value", unsupported(kind, tuple(by_name)), f"{path}.type")
+        return by_name[kind](value, path)
 
     return check
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ari_app.audio.resample import StreamResampler
 from ari_app.errors import SetupError
@@ -275,7 +276,7 @@ async def _in(pool: Executor, work: Callable[..., T], *arguments: object) -> T:
 async def _json(request: web.Request) -> dict[str, Any]:
     try:
         body = await request.json()
-    except ValueError:
+    except (ValueError, LookupError, RecursionError):  # LookupError: an encoding that nobody knows
         raise Refused("The body is not JSON.") from None
     if not isinstance(body, dict):
         raise Refused("The body is not a JSON object.")
@@ -287,7 +288,7 @@ async def _form(request: web.Request) -> Any:
         raise Refused("Send the audio as multipart/form-data.")
     try:
         return await request.post()
-    except ValueError as error:
+    except (HttpProcessingError, ValueError, LookupError, RuntimeError) as error:
         raise Refused(f"The form can't be read: {error}") from None
 
 
@@ -326,7 +327,9 @@ async def _stream_chat(
 
 
 async def _event(response: web.StreamResponse, data: dict[str, Any]) -> None:
-    await response.write(b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n")
+    text = json.dumps(data, ensure_ascii=False)
+    # Half a character, which UTF-8 has not, becomes an escape that means the same in JSON.
+    await response.write(f"data: {text}\n\n".encode(errors="backslashreplace"))
 
 
 # --- running -----------------------------------------------------------------------------------------

@@ -35,8 +35,11 @@ def pick_voice(voice: str, text: str) -> str:
 
 
 def pieces(text: str) -> list[str]:
-    """What is spoken one by one: sentences; long ones in parts. Angle brackets are commands to Pico and go."""
-    plain = re.sub(r"[<>]", " ", text).strip()
+    """What is spoken one by one: sentences; long ones in parts.
+
+    Angle brackets are commands to Pico and go, and so do halves of characters, which can't be handed to it.
+    """
+    plain = re.sub(r"[<>\ud800-\udfff]", " ", text).strip()
     sentences = re.split(r"(?<=[.!?…])\s+", plain)
     parts = (part for sentence in sentences for part in textwrap.wrap(sentence, LONGEST_CHARS))
     return [part for part in parts if re.search(r"\w", part)]

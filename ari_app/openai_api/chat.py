@@ -45,11 +45,10 @@ class OpenAiChat:
             request.answered = True
             async with stream:
                 async for chunk in stream:
-                    if chunk.usage:
-                        request.took(**_tokens(chunk.usage))
-                    for choice in chunk.choices[:1]:
-                        if choice.delta and choice.delta.content:
-                            yield choice.delta.content
+                    if usage := getattr(chunk, "usage", None):
+                        request.took(**_tokens(usage))
+                    if words := _words(chunk):
+                        yield words
 
     async def _begin(self, body: list[Any]) -> Any:
         """The stream of the answer; a server that refuses to count is not asked to again."""
@@ -80,6 +79,14 @@ class OpenAiChat:
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def _words(chunk: object) -> str:
+    """The text of a chunk, "" where it holds none; the SDK hands on whatever JSON the server sent."""
+    choices = getattr(chunk, "choices", None)
+    first = choices[0] if isinstance(choices, list) and choices else None
+    content = getattr(getattr(first, "delta", None), "content", None)
+    return content if isinstance(content, str) else ""
 
 
 def _tokens(usage: object) -> dict[str, int]:

@@ -5,11 +5,13 @@ Retries are off, because the SDK's wait up to two minutes: the pipeline decides 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import aiohttp
 import anyio._backends._asyncio  # noqa: F401 - the SDK would load it in the middle of the first call
 import httpx2
 import openai
@@ -28,6 +30,8 @@ WARM_S = 3.0
 PERMANENT_STATUSES = frozenset((401, 403, 404))
 """Key, rights, model or path: the next turn would meet the same. A 400 may be about one turn's content."""
 EXHAUSTED = frozenset(("insufficient_quota", "billing_hard_limit_reached", "account_deactivated"))
+_FAULTS = (openai.OpenAIError, httpx2.HTTPError, aiohttp.ClientError)
+"""The last where the server speaks no HTTP: neither the SDK nor its transport has an error of its own for that."""
 MAX_SERVER_WORDS = 200
 MAX_COUNT = 1e9
 """Of tokens or seconds; what is more is no count."""
@@ -78,8 +82,12 @@ class StageClient:
         Raises:
             EngineError: the server is not there or refuses us; the first real request would say the same.
         """
-        with self.errors():
-            await self.openai.models.with_raw_response.list(timeout=WARM_S)
+        try:
+            async with asyncio.timeout(WARM_S):
+                with self.errors():
+                    await self.openai.models.with_raw_response.list(timeout=WARM_S)
+        except TimeoutError:  # aiohttp's own is not for a body whose trailer is malformed
+            raise EngineTimeout(self.stage, f"{self._base_url} did not answer in time") from None
 
     async def close(self) -> None:
         """Close all connections; idempotent."""
@@ -94,11 +102,11 @@ class StageClient:
         """Translate the SDK's errors.
 
         Raises:
-            EngineError: in place of any `openai.OpenAIError` or transport error.
+            EngineError: in place of any `openai.OpenAIError` or transport error, or of an unusable answer.
         """
         try:
             yield
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError, RecursionError) as error:
+        except (*_FAULTS, ValueError, RecursionError) as error:
             raise self._told(error) from None
 
     def _told(self, error: Exception) -> EngineError:
@@ -125,7 +133,7 @@ class StageClient:
 
     def _rejected(self, error: openai.APIStatusError) -> EngineRejected:
         status = error.status_code
-        exhausted = error.code in EXHAUSTED or error.type in EXHAUSTED
+        exhausted = any(isinstance(said, str) and said in EXHAUSTED for said in (error.code, error.type))
         if status == 401:
             text = f"the API key was refused by {self._base_url}; set the right key"
         elif status == 403:

@@ -213,25 +213,26 @@ class RealtimeSession:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The server's events until the connection ends; what is not one is passed over."""
-        async for message in self._socket:
-            if message.type is aiohttp.WSMsgType.ERROR:
-                break
-            if message.type is not aiohttp.WSMsgType.TEXT:
-                self._bad_frame("is not text")
-                continue
-            if len(message.data) > MAX_EVENT_CHARS:
-                self._bad_frame("is longer than any event")
-                continue
-            text = message.data.replace(self._key, "***") if self._key else message.data
-            try:
-                event = json.loads(text)
-            except (ValueError, RecursionError):
-                self._bad_frame("is not JSON")
-                continue
-            if isinstance(event, dict):
-                yield event
-                # A burst of audio would keep the loop, and with it the pacing of all calls, to itself.
-                await asyncio.sleep(0)
+        with suppress(aiohttp.ClientError, ConnectionError):  # a ping that can't be answered any more
+            async for message in self._socket:
+                if message.type is aiohttp.WSMsgType.ERROR:
+                    break
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    self._bad_frame("is not text")
+                    continue
+                if len(message.data) > MAX_EVENT_CHARS:
+                    self._bad_frame("is longer than any event")
+                    continue
+                text = message.data.replace(self._key, "***") if self._key else message.data
+                try:
+                    event = json.loads(text)
+                except (ValueError, RecursionError):
+                    self._bad_frame("is not JSON")
+                    continue
+                if isinstance(event, dict):
+                    yield event
+                    # A burst of audio would keep the loop, and with it the pacing of all calls, to itself.
+                    await asyncio.sleep(0)
         if self._closing is None:
             code = self._socket.close_code
             self.ended = EngineRejected(
@@ -244,12 +245,11 @@ class RealtimeSession:
             logger.warning("the server sent a frame that %s; more of its kind are not reported", what)
 
     async def close(self) -> None:
-        """Close the connection; idempotent."""
+        """Close the connection; idempotent. It is closed as well when this is cancelled."""
         self._writer.cancel()
-        await asyncio.gather(self._writer, return_exceptions=True)
         if self._closing is None:
             self._closing = asyncio.create_task(self._socket.close(), name="realtime-close")
-        await asyncio.gather(self._closing, return_exceptions=True)
+        await asyncio.gather(self._writer, asyncio.shield(self._closing), return_exceptions=True)
 
     def _put(self, text: str) -> None:
         try:

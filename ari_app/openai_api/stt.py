@@ -82,7 +82,7 @@ def wav_file(pcm: bytes, rate_hz: int) -> bytes:
 def _language(answer: object) -> str | None:
     """The language where the server says one: `languages` of newer models, `language` of local servers."""
     languages = getattr(answer, "languages", None)
-    if languages:
+    if isinstance(languages, list) and languages:
         code = getattr(languages[0], "code", None)
         return code if isinstance(code, str) and LANGUAGE.fullmatch(code) else None
     language = getattr(answer, "language", None)

@@ -12,11 +12,13 @@ from ari_app.audio.format import SAMPLE_BYTES, bytes_to_ms
 from ari_app.dialog.ports import PcmChunk
 from ari_app.errors import EngineError
 from ari_app.openai_api.client import StageClient, StageSettings
+from ari_app.texts import one_line
 
 STAGE = "text-to-speech"
 OPENAI_RATE_HZ = 24_000
 LEAST_RATE_HZ, MOST_RATE_HZ = 8000, 192_000
 """Of speech; each sample of a lower rate would become many of ours."""
+MAX_KIND_CHARS = 60
 MAX_HEADER_BYTES = 4096
 """A WAV header is 44 bytes; some servers put a list of tags in front of the samples."""
 COMPRESSED = {
@@ -82,7 +84,7 @@ class SpeechBody:
     def __init__(self, content_type: str, rate_hz: int) -> None:
         kind = content_type.partition(";")[0].strip().lower()
         if kind == "application/json" or kind.startswith("text/"):
-            raise EngineError(STAGE, f"the server sent {kind} instead of audio")
+            raise EngineError(STAGE, f"the server sent {one_line(kind, MAX_KIND_CHARS)} instead of audio")
         declared = re.search(r";\s*rate=(\d{4,6})\b", content_type)
         self.rate_hz = _rate(int(declared[1])) if declared else rate_hz
         self._pending = b""

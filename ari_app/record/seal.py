@@ -101,13 +101,14 @@ class Opener:
         try:
             line, _, piece = self._age.decrypt(message, self._keys).partition(b"\n")
         except self._age.DecryptError:
-            if number or self._recording:
+            if number or self._recording is not None:
                 raise Tampered(f"{name} was tampered with: its piece {number + 1} can't be opened.") from None
             raise ConfigError("the recording is sealed for another key, or damaged.") from None
         head = _head(line)
         if head is None:
             raise Tampered(f"{name} was tampered with: its piece {number + 1} is none of ours.")
-        self._recording = self._recording or head["recording"]
+        if self._recording is None:
+            self._recording = head["recording"]
         if head["recording"] != self._recording or head["file"] != name:
             raise Tampered(f"{name} was tampered with: its piece {number + 1} is of another file.")
         if head["piece"] != number:
@@ -124,10 +125,10 @@ def messages(sealed: bytes) -> Sequence[bytes]:
 def _head(line: bytes) -> dict[str, Any] | None:
     try:
         head = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     known = isinstance(head, dict) and head.keys() >= {"recording", "file", "piece", "last"}
-    return head if known else None
+    return head if known and isinstance(head["recording"], str) else None
 
 
 def _key_line(text: str) -> str:

@@ -14,6 +14,8 @@ from ari_app.ari.streams import calls_in, is_full, ports_for, streams_in, stream
         ("10000", "10199", 100),
         ("10001", "10004", 2),  # 10002 and 10004
         ("", "", 13001),
+        ("10000", "99999", 27768),  # Asterisk takes 65535 then
+        ("0", "2047", 512),  # and 1024
     ],
 )
 def test_a_stream_takes_an_even_port(first: str, last: str, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of every parser that meets bytes from outside, with atheris (libFuzzer).
+"""Coverage-guided fuzzing of what meets bytes from outside, with atheris (libFuzzer).
 
 ./scripts/fuzz [--seconds 60] [--output FOLDER] [--keep] [TARGET ...]
 """

@@ -206,6 +206,13 @@ def audio_input(**fields: Any) -> Event:
             "unknown_parameter",
             "session.audio.input.format.rate",
         ),
+        (audio_input(format={"type": "audio_pcmu"}), "invalid_value", "session.audio.input.format.type"),
+        (
+            audio_input(turn_detection={"type": "server/vad"}),
+            "invalid_value",
+            "session.audio.input.turn_detection.type",
+        ),
+        (audio_input(format={"type": ["audio/pcmu"]}), "invalid_value", "session.audio.input.format.type"),
         (
             audio_input(turn_detection={"type": "psychic_vad"}),
             "invalid_value",

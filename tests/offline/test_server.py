@@ -346,6 +346,7 @@ async def test_a_spoken_question_gets_the_right_spoken_answer(client: openai.Asy
     ("path", "body", "param", "said"),
     [
         ("chat/completions", "not json", None, "not JSON"),
+        ("chat/completions", "[" * 100_000, None, "not JSON"),
         ("chat/completions", "[1]", None, "not a JSON object"),
         ("chat/completions", "{}", "messages", "at least one message"),
         ("chat/completions", '{"messages": []}', "messages", "at least one message"),
@@ -368,6 +369,38 @@ async def test_bad_requests_are_refused_in_openais_form(
         error = (await response.json())["error"]
     assert said in error.pop("message")
     assert error == {"type": "invalid_request_error", "param": param, "code": None}
+
+
+async def test_a_body_in_an_unknown_encoding_is_refused(http: aiohttp.ClientSession) -> None:
+    headers = {"Content-Type": "application/json; charset=nonsense"}
+    async with http.post("chat/completions", data="{}", headers=headers) as response:
+        assert response.status == 400 and "not JSON" in (await response.json())["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Type: text/plain; charset=nonsense",
+        "Content-Transfer-Encoding: nonsense",
+        "Content-Encoding: nonsense",
+        "no header",
+    ],
+)
+async def test_a_form_that_can_not_be_read_is_refused(http: aiohttp.ClientSession, head: str) -> None:
+    form = f'--b\r\nContent-Disposition: form-data; name="model"\r\n{head}\r\n\r\nm\r\n--b--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    async with http.post("audio/transcriptions", data=form, headers=headers) as response:
+        assert response.status == 400
+
+
+@pytest.mark.parametrize("model", ["m", "\ud800"])
+async def test_half_a_character_does_not_break_off_a_stream(http: aiohttp.ClientSession, model: str) -> None:
+    """Without facts the question is said again."""
+    asked = {"model": model, "messages": [{"role": "user", "content": "zebra \ud800"}], "stream": True}
+    async with http.post("chat/completions", json=asked) as response:
+        events = (await response.read()).split(b"\n\n")
+    assert events[-2:] == [b"data: [DONE]", b""]
+    assert all(json.loads(event[6:])["model"] == model for event in events[:-2])
 
 
 def upload(content: bytes = wav(bytes(8000))[1], **fields: str) -> aiohttp.FormData:

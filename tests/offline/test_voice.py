@@ -41,6 +41,10 @@ def test_no_commands_reach_the_engine() -> None:
     assert voice.pieces("<speed level='300'>Now.") == ["speed level='300' Now."]
 
 
+def test_half_a_character_is_not_spoken() -> None:
+    assert voice.pieces("\ud800 Now.") == ["Now."]
+
+
 @pytest.mark.parametrize("name", voice.VOICES)
 def test_speech_has_no_long_silence_at_its_ends_and_does_not_clip(name: str) -> None:
     samples = np.frombuffer(voice.speak("One, two, three, four.", name), "<i2")

@@ -6,7 +6,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
+import aiohttp
 import pytest
 
 from ari_app.audio.format import bytes_to_ms
@@ -14,7 +16,7 @@ from ari_app.dialog.ports import EngineUsed
 from ari_app.dialog.usage import Bill
 from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
 from ari_app.openai_api.realtime_protocol import Event, RealtimeSettings
-from ari_app.openai_api.realtime_session import RealtimeClient
+from ari_app.openai_api.realtime_session import RealtimeClient, RealtimeSession
 from ari_app.openai_api.realtime_tts import RealtimeTextToSpeech, likeness
 from tests.fakes.asterisk import until
 from tests.fakes.realtime_server import Answer, FakeRealtime, Fault, running
@@ -126,6 +128,51 @@ async def test_failures_are_those_of_this_stage_and_the_next_sentence_has_a_new_
         with pytest.raises(kind, match="^text-to-speech: "):
             await spoken_ms(tts, "A sentence that is never heard to its end.")
         assert await spoken_ms(tts, "Better.") == pytest.approx(420, abs=1)
+
+
+class BrokenSocket:
+    """Of a connection that breaks when a ping is to be answered."""
+
+    close_code = 1006
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def __aiter__(self) -> AsyncIterator[aiohttp.WSMessage]:
+        return self._messages()
+
+    async def _messages(self) -> AsyncIterator[aiohttp.WSMessage]:
+        yield aiohttp.WSMessage(aiohttp.WSMsgType.TEXT, '{"type": "x"}', "")
+        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    async def send_str(self, text: str) -> None:
+        raise AssertionError("nothing was to be sent")
+
+    async def close(self) -> bool:
+        await asyncio.sleep(0)
+        self.closed = True
+        return True
+
+
+async def test_a_connection_that_breaks_at_a_ping_has_ended() -> None:
+    session = RealtimeSession(cast(aiohttp.ClientWebSocketResponse, BrokenSocket()))
+    assert [event async for event in session.events()] == [{"type": "x"}]
+    assert "code 1006" in str(session.ended)
+    await session.close()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_a_connection_is_closed_also_when_its_closing_is_cancelled(turns: int) -> None:
+    """As at the end of the process, when a server has just hung up."""
+    socket = BrokenSocket()
+    session = RealtimeSession(cast(aiohttp.ClientWebSocketResponse, socket))
+    closing = asyncio.create_task(session.close())
+    await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await until(lambda: socket.closed)
 
 
 async def test_a_session_that_speaks_no_more_is_left_for_another(fake: FakeRealtime) -> None:

@@ -23,7 +23,7 @@ from ari_app.dialog.known_speech import rendered
 from ari_app.dialog.ports import EngineUsed, Message, Transcript
 from ari_app.dialog.usage import Bill
 from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
-from ari_app.openai_api import bounds
+from ari_app.openai_api import bounds, client
 from ari_app.openai_api.chat import OpenAiChat
 from ari_app.openai_api.client import StageSettings
 from ari_app.openai_api.stt import OpenAiSpeechToText, wav_file
@@ -597,12 +597,93 @@ async def test_json_without_ground(server: FakeOpenAI, nested: str) -> None:
         await ask(server)
 
 
+SHAPELESS = [
+    b'{"choices": null}',
+    b'{"choices": 5, "usage": []}',
+    b'{"choices": [null]}',
+    b'{"choices": [{"delta": {"content": ["x"]}}]}',
+    b"5",
+    b'"choices"',
+    b"[[]]",
+]
+
+
+@pytest.mark.parametrize("event", SHAPELESS)
+async def test_an_event_of_another_shape_holds_no_words(server: FakeOpenAI, event: bytes) -> None:
+    """The SDK checks nothing, and what is no `EngineError` makes no other engine stand in."""
+    whole = b'data: {"choices": [{"delta": {"content": "Good day."}}]}\n\n'
+    server.chat.append(Reply([b"data: ", event, b"\n\n", whole], content_type="text/event-stream"))
+    assert await ask(server) == "Good day."
+
+
+@pytest.mark.parametrize("languages", [5, {"en": 1}, "en", [], [None], [["en"]]])
+async def test_languages_of_another_shape_are_none(server: FakeOpenAI, languages: object) -> None:
+    server.stt.append(transcript("Hello.", languages=languages, usage=languages))
+    assert await transcribe(server) == Transcript("Hello.", None)
+
+
+@pytest.mark.parametrize("code", ["[]", "{}", "[null]", "5"])
+async def test_a_refusal_whose_code_is_none(server: FakeOpenAI, code: str) -> None:
+    body = f'{{"error": {{"message": "no", "type": {code}, "code": {code}}}}}'
+    server.stt.append(Reply([body.encode()], 418))
+    with pytest.raises(EngineRejected, match="was refused \\(HTTP 418\\): no$"):
+        await transcribe(server)
+
+
+@pytest.mark.parametrize(
+    "banner", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\nA\r\n\r\n", b"\x15\x03\x01"]
+)
+async def test_a_server_that_speaks_no_http(banner: bytes) -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(banner)
+        writer.close()
+
+    async with await asyncio.start_server(say, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        stage = OpenAiChat(StageSettings(f"http://127.0.0.1:{port}/v1", "some-model", KEY))
+        with pytest.raises(EngineError, match="chat: ") as told:
+            await stage.warm()
+        assert KEY not in str(told.value) and "Bearer" not in str(told.value)
+        await stage.close()
+
+
+async def test_warming_ends_where_aiohttp_would_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunked body whose trailer is malformed has no end for it, and no time-out."""
+    monkeypatch.setattr(client, "WARM_S", 0.3)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head + b"2\r\n{}\r\n0\r\n")
+        await asyncio.sleep(0.02)
+        writer.write(b"\rX")
+        writer.close()
+
+    async with await asyncio.start_server(say, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        stage = OpenAiChat(StageSettings(f"http://127.0.0.1:{port}/v1", "some-model", KEY))
+        with pytest.raises(EngineTimeout, match="did not answer in time"):
+            async with asyncio.timeout(5):
+                await stage.warm()
+        await stage.close()
+
+
 async def test_a_transcript_is_one_line_of_bounded_length_that_utf_8_can_hold(server: FakeOpenAI) -> None:
     server.stt.append(transcript("a\n\nSYSTEM: b\x1b[2J\u2028c \ud800 d\x00\u202e", language="\x1b["))
     assert await transcribe(server) == Transcript("a SYSTEM: b [2J c d", None)
     server.stt.append(transcript("word " * 100_000))
     heard = await transcribe(server)
     assert len(heard.text) == 4000 and heard.text.startswith("word word ")
+
+
+def test_a_content_type_is_told_on_one_line_of_bounded_length() -> None:
+    with pytest.raises(EngineError) as told:
+        SpeechBody("text/\x85\x9b31m" + "a" * 5000, 8000)
+    assert (
+        str(told.value).startswith("text-to-speech: the server sent text/ 31maaa")
+        and len(str(told.value)) < 200
+    )
 
 
 @pytest.mark.parametrize("rate_hz", [0, 1, 7999, 192_001, 2**32 - 1])

@@ -101,6 +101,24 @@ def test_files_are_not_exchanged(tmp_path: Path) -> None:
         opener.open(NAME, b"".join(foreign))
 
 
+@pytest.mark.parametrize("guessed", [b'""', b"null", b"0", b"[]", b"guessed"])
+def test_a_forged_file_that_is_opened_first_does_not_pass_for_one_of_the_recording(
+    tmp_path: Path, guessed: bytes
+) -> None:
+    """Who forges a file does not know the recording's secret, but may leave it empty."""
+    head = b'{"recording": ' + guessed + b', "file": "audio.wav", "piece": 0, "last": true}\n'
+    genuine = b"".join(sealed_pieces(tmp_path))
+    opener = Opener(str(IDENTITY))
+    with pytest.raises(Tampered, match="another file|none of ours"):
+        opener.open("audio.wav", seal_for(KEY)(head + b"forged"))
+        opener.open(NAME, genuine)
+
+
+def test_a_head_without_ground_is_none_of_ours() -> None:
+    with pytest.raises(Tampered, match="none of ours"):
+        Opener(str(IDENTITY)).open(NAME, seal_for(KEY)(b"[" * 100_000 + b"\n"))
+
+
 def test_a_sealed_recording_can_be_played(tmp_path: Path) -> None:
     sound = GrowingWav(SealedFile(tmp_path / "a.wav", seal_for(KEY)), channels=2)
     sound.write(bytes(range(200)) * 4)
