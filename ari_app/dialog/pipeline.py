@@ -185,9 +185,8 @@ class Pipeline:
         """What the bot says, or was about to, is over."""
         self._doubt = None
         heard = self._heard
-        answered = self._response is not None and self._response.outcome() is not None
-        if self._answering and self._latest and self._latest.put_off and not answered:
-            self._failures += 1  # they were asked for patience, and have waited in vain
+        if self._answering and self._latest and self._latest.in_vain:
+            self._failures += 1
         self._playout.clear()
         if heard:
             self._report(BargeIn(self._number, event.at, event.onset_at))
@@ -411,10 +410,8 @@ class Pipeline:
         starved = self._playout.starved
         sounding = self._playout.speaking and not starved
         lack = self._silence.push(now, due=True, sounding=sounding, unfinished=starved)
-        if lack is None:
-            return
         hopeless = lack is Lack.THE_ANSWER or self._failures >= self._settings.max_failures
-        if not (hopeless and turn.lose_patience(self._loop.time())) and lack is Lack.A_WORD:
+        if lack and not (hopeless and turn.lose_patience(self._loop.time())) and lack is Lack.A_WORD:
             turn.put_off = self._stopgap.play(turn.number, "hold")
 
 

@@ -36,6 +36,11 @@ class Turn:
         self._timed = False
         self._patience: asyncio.Timeout | None = None
 
+    @property
+    def in_vain(self) -> bool:
+        """The caller was asked for patience, and has heard nothing of the answer."""
+        return self.put_off and not (self.response and self.response.outcome())
+
     @asynccontextmanager
     async def patience(self) -> AsyncIterator[None]:
         """For as long as the caller has it: a context that ends with TimeoutError after `lose_patience`."""

@@ -51,7 +51,7 @@ MUTANTS = (
     ),
     Mutant(
         "a Realtime connection is not closed",
-        "engine: 500, hanging up, realtime",
+        "RTP: 1 % loss, throughout, realtime",
         (
             (
                 "openai_api/realtime.py",
