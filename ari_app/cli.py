@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(error: Exception, code: int) -> int:
     line = logs.json_line(logging.ERROR, str(error)) if logs.is_json() else shown(f"error: {error}")
-    print(line, file=sys.stderr)
+    logs.say(line)
     return code
 
 
@@ -181,7 +181,7 @@ def _config_for_calls(arguments: argparse.Namespace, *, quiet: bool = False) -> 
     logs.configure(debug=config.debug, quiet=quiet, log_format=config.log_format)
     for warning in [*unknown, *config.warnings()]:
         line = logs.json_line(logging.WARNING, warning) if logs.is_json() else shown(f"warning: {warning}")
-        print(line, file=sys.stderr)
+        logs.say(line)
     return config
 
 
