@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "settings", "models", "config", "audio", "dialog", "openai_api", "backend"),
         *("ari.instances", "rehearsal", "prices"),
     },
-    "outbound": {"errors", "config", "guard", "ledger", "ari.instances", "call"},
+    "outbound": {"errors", "apart", "config", "guard", "ledger", "ari.instances", "call"},
     "calls": {
         *("errors", "logs", "config", "ari", "rtp.sender", "record", "dialog.announcer", "call", "brains"),
         *("outbound", "happenings", "load"),
