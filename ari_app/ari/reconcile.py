@@ -10,6 +10,7 @@ from functools import partial
 
 from ari_app.ari.client import AriClient
 from ari_app.ari.events import Channel, ChannelHold
+from ari_app.ari.ids import parse_object_id
 from ari_app.ari.instances import Instance
 from ari_app.ari.leftovers import missed, orphans, stranded
 from ari_app.errors import AriError, AriUnreachable
@@ -108,6 +109,8 @@ class Reconciler:
                 {one: partial(client.rest.hangup, one) for one in channel_ids}
                 | {one: partial(client.rest.delete_bridge, one) for one in bridge_ids}
             )
+            resisted = {*channel_ids, *bridge_ids} - swept
+            dead_tags -= {parts.tag for one in resisted if (parts := parse_object_id(one))}
         if swept:
             self._count_swept(len(swept))
             log.info("swept %d channels and bridges of dead calls", len(swept))

@@ -228,6 +228,45 @@ async def test_what_can_not_be_taken_down_keeps_nothing_else_from_it(
         assert sum(swept) == reconcile.AT_ONCE + len(last)
 
 
+async def test_who_starts_anew_is_not_kept_from_it_by_who_sweeps_after_him(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when Asterisk says nothing; what the dead process left is then taken down the next time."""
+    async with FakeAsterisk() as asterisk:
+        dead = leave(asterisk, DEAD, OLD)
+        asterisk.stuck = {("DELETE", f"/channels/{dead[0]}")}
+        (tmp_path / "instances").mkdir()
+        (tmp_path / "instances" / f"{DEAD}.lock").write_text(asterisk.url)
+        with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
+            reconciler = Reconciler(instance, lambda: (), lambda: ())
+            async with AriClient(
+                asterisk.url,
+                asterisk.user,
+                asterisk.password,
+                "bot",
+                lambda event: None,
+                on_connected=reconciler,
+            ) as client:
+                running = asyncio.create_task(client.run())
+                await until(lambda: dead[1] not in asterisk.bridges)  # it sweeps
+
+                def start() -> None:
+                    with Instance(tmp_path, DEAD, asterisk.url, "another"):
+                        pass
+
+                await asyncio.to_thread(start)
+                await until(client.registered.is_set)
+                (tmp_path / "instances" / f"{DEAD}.lock").write_text(asterisk.url)
+                monkeypatch.setattr(reconcile, "ANSWER_S", 0.1)
+                await reconciler.sweep(client)
+                assert dead[0] in asterisk.channels
+                asterisk.stuck.clear()
+                await reconciler.sweep(client)
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+        asterisk.assert_clean()
+
+
 async def test_sweeping_outlives_a_state_directory_that_can_not_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
