@@ -96,7 +96,7 @@ class App:
             AriError: Asterisk is unreachable or refuses us.
         """
         async with AsyncExitStack() as stack:
-            dial = stack.enter_context(self._calls.outbound.allowed(number))
+            dial = await stack.enter_async_context(self._calls.outbound.allowed(number))
             connection = await stack.enter_async_context(self._running())
             await self._first(connection, self._registered())
             if hang_up.is_set():

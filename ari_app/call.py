@@ -307,7 +307,9 @@ class Call:
         )
         await self._endpoint.open()
         host, port = self._endpoint.local_address
-        remote = await self._ari.external_media(self.media_id, f"{host}:{port}", beside=self.far_id)
+        remote = await self._ari.external_media(
+            *(self.media_id, f"{host}:{port}"), beside=self.far_id, wanted=lambda: self._flow.ending is None
+        )
         self._endpoint.connect(*remote)
 
     async def _hang_up_media(self) -> None:
@@ -410,11 +412,9 @@ class Call:
 
     async def _abandon(self) -> None:
         """One quick try to take down what may exist in Asterisk; what resists is left to the next sweep."""
-        requests = (
-            self._ari.hangup(self.far_id),
-            self._ari.hangup(self.media_id),
-            self._ari.delete_bridge(self.bridge_id),
-        )
+        hang_ups = [self._ari.hangup(channel_id) for channel_id in (self.far_id, self.media_id)]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ABANDON_TIMEOUT_S):
-                await asyncio.gather(*requests, return_exceptions=True)
+                await asyncio.gather(
+                    *hang_ups, self._ari.delete_bridge(self.bridge_id), return_exceptions=True
+                )

@@ -314,21 +314,26 @@ class Calls:
         logger.info("call %s to %s, channel %s", call.call_id, shown, call.far_id)
         return call
 
-    def place(self, number: str) -> str:
+    async def place(self, number: str) -> str:
         """Call `number` in the background; returns the call's id.
 
         Raises:
             ConfigError, LimitReached, SetupError: see `Outbound.allowed`; all lines may be taken, too.
         """
-        if (refusal := self._refusal()) is not None:
-            raise LimitReached(f"{refusal[1]}: wait, or raise the limit.")
-        with contextlib.ExitStack() as stack:
-            dial = stack.enter_context(self.outbound.allowed(number))
+
+        def require_line() -> None:
+            if (refusal := self._refusal()) is not None:
+                raise LimitReached(f"{refusal[1]}: wait, or raise the limit.")
+
+        require_line()
+        async with contextlib.AsyncExitStack() as stack:
+            dial = await stack.enter_async_context(self.outbound.allowed(number))
+            require_line()  # others may have come meanwhile
             call = self.call_out(number, dial)
             ledger = stack.pop_all()
 
         async def hold() -> None:
-            with ledger:
+            async with ledger:
                 await self.hold(call)
 
         self.own(asyncio.create_task(hold(), name=f"outbound-{call.call_id}"))

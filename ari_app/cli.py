@@ -27,6 +27,7 @@ from ari_app.ari.outcome import Outcome
 from ari_app.config import Config, require_ari, require_keys
 from ari_app.dialog import ports
 from ari_app.errors import AriAppError, AriError, ConfigError, LimitReached
+from ari_app.event_loop import Loop
 from ari_app.happenings import Progress
 from ari_app.settings import SETTINGS
 from ari_app.sources import dotenv, export_standard_names, load_config
@@ -142,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = build_parser().parse_args(argv)
     try:
-        return uvloop.run(_COMMANDS[arguments.command](arguments))
+        return uvloop.run(_COMMANDS[arguments.command](arguments), loop_factory=Loop)
     except ConfigError as error:
         return _complain(error, EXIT_CONFIG)
     except LimitReached as error:
@@ -157,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(error: Exception, code: int) -> int:
     line = logs.json_line(logging.ERROR, str(error)) if logs.is_json() else shown(f"error: {error}")
-    print(line, file=sys.stderr)
+    logs.say(line)
     return code
 
 
@@ -181,7 +182,7 @@ def _config_for_calls(arguments: argparse.Namespace, *, quiet: bool = False) -> 
     logs.configure(debug=config.debug, quiet=quiet, log_format=config.log_format)
     for warning in [*unknown, *config.warnings()]:
         line = logs.json_line(logging.WARNING, warning) if logs.is_json() else shown(f"warning: {warning}")
-        print(line, file=sys.stderr)
+        logs.say(line)
     return config
 
 

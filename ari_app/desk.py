@@ -24,9 +24,9 @@ class Desk:
         self._making: Counter[str] = Counter()
         """Sentences that are no sound yet, by call."""
 
-    def place(self, number: str, by: str) -> str:
+    async def place(self, number: str, by: str) -> str:
         """See `Calls.place`."""
-        call_id = self._calls.place(number)
+        call_id = await self._calls.place(number)
         logger.info("call %s is placed by %s", call_id, by)
         return call_id
 

@@ -1,7 +1,7 @@
 """What was dialled within the last 24 hours, shared by all processes of one state directory. Shell.
 
 A file, replaced as a whole under a lock, so that a crash leaves the old or the new one; and a locked file for
-each call in progress, which the kernel unlocks however its process ends.
+each call in progress, which the kernel unlocks however its process ends. All of it may take as long as the disk does.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ from ari_app.guard import Dialled, Rules, kept, limit_reached, remaining_s
 
 LAST_S = 2.0**36
 """Of the wall clock that is believed: in the year 4147."""
+LOCK_S = 1.0
+"""Others hold it for some milliseconds, unless they were stopped or their disk hangs."""
+LOCK_TO_END_S = 10.0
+"""A call whose end is not written down counts as long as it might have lasted."""
+RETRY_S = 0.01
 
 
 class Ledger:
@@ -83,12 +88,9 @@ class Ledger:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for number in range(self._rules.concurrent):
             file = _open(self._folder / f"call-{number}.lock")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-            else:
+            if _try_lock(file):
                 return file
+            file.close()
         raise LimitReached(
             f"{self._rules.concurrent} outbound calls are in progress, and DIAL_CONCURRENT allows no more: "
             "wait, or raise it."
@@ -102,16 +104,24 @@ class Ledger:
             self._write([*calls, call])
 
     def _end(self, call_id: str) -> None:
-        with self._locked():
+        with self._locked(LOCK_TO_END_S):
             now = time.time()
             calls = [replace(c, ended_at=now) if c.call_id == call_id else c for c in self._read()]
             self._write(kept(calls, now))
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, patience_s: float | None = None) -> Iterator[None]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _open(self._folder / "ledger.lock") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        path, patience_s = self._folder / "ledger.lock", patience_s or LOCK_S
+        with _open(path) as file:
+            gives_up_at = time.monotonic() + patience_s
+            while not _try_lock(file):
+                if time.monotonic() > gives_up_at:
+                    raise SetupError(
+                        f"another process has kept {path} locked for {patience_s:g} s: "
+                        "find it with fuser, and end it."
+                    )
+                time.sleep(RETRY_S)
             yield
 
     @property
@@ -162,3 +172,11 @@ def _dialled(entry: Mapping[str, Any]) -> Dialled:
 
 def _open(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

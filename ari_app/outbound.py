@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
+from ari_app.apart import apart
 from ari_app.ari.instances import state_directory
 from ari_app.call import Call, Dial
 from ari_app.config import Config
@@ -31,8 +32,8 @@ class Outbound:
         self._rules = config.dial_rules
         self._ledger = Ledger(state_directory(), self._rules)
 
-    @contextlib.contextmanager
-    def allowed(self, number: str) -> Iterator[Dial]:
+    @contextlib.asynccontextmanager
+    async def allowed(self, number: str) -> AsyncIterator[Dial]:
         """One call to `number`, written down for as long as the block lasts.
 
         Raises:
@@ -48,17 +49,21 @@ class Outbound:
         if (reason := refusal(number, self._rules)) is not None:
             raise ConfigError(reason)
         limit_s = config.ring_timeout + config.max_call_seconds + ASTERISK_LATER_S
-        with self._ledger.call(secrets.token_hex(8), limit_s):
+        entry = self._ledger.call(secrets.token_hex(8), limit_s)
+        await apart(entry.__enter__)  # who is cancelled meanwhile drops it, which ends it
+        try:
             yield Dial(
                 config.dial_endpoint.replace("{number}", number), config.caller_id, config.ring_timeout
             )
+        finally:
+            await apart(lambda: entry.__exit__(None, None, None))
 
     async def watch_budget(self, call: Call) -> None:
         """End the call when the day's minutes are used up; to be cancelled when it ends before."""
         left_s, pause_s, told = 60.0 * self._rules.daily_minutes, 0.0, False
         while True:
             try:
-                left_s = self._ledger.remaining_s()  # other processes spend it too
+                left_s = await apart(self._ledger.remaining_s)  # other processes spend it too
             except SetupError as error:
                 if not told:
                     logger.warning("%s; until it can be read, this call's own time is counted", error)

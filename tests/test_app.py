@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import json
 import logging
 import socket
@@ -580,6 +581,31 @@ async def test_minutes_are_counted_also_when_the_ledger_can_not_be_read(
     with pytest.raises(SetupError, match="damaged"):
         await asyncio.wait_for(dialing, 5)
     asterisk.assert_clean()
+
+
+async def test_a_ledger_that_another_process_holds_stops_no_conversation(
+    asterisk: FakeAsterisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop, on which all calls depend, does not wait for it when a call begins, goes on or ends."""
+    monkeypatch.setattr(outbound, "BUDGET_CHECK_S", 0.05)
+    folder = tmp_path / "state" / "ari_app" / "dialled"
+    folder.mkdir(parents=True)
+    with (folder / "ledger.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        async with serving(asterisk) as served:
+            placing = asyncio.create_task(served.app._calls.place("100"))
+            await served.call("1700000000.1")
+            assert not placing.done()
+            fcntl.flock(file, fcntl.LOCK_UN)
+            await placing
+            await until(lambda: any(one.endswith("-c") for one in asterisk.channels))
+            (callee,) = [one for one in asterisk.channels if one.endswith("-c")]
+            fcntl.flock(file, fcntl.LOCK_EX)
+            asterisk.refuses(callee, 486, 17)
+            await until(lambda: callee not in asterisk.channels)
+            await served.call("1700000000.2")
+            fcntl.flock(file, fcntl.LOCK_UN)
+            await until(lambda: json.loads((folder / "ledger.json").read_text())[0]["ended_at"] is not None)
 
 
 async def test_a_chore_outlives_its_faults(

@@ -324,6 +324,25 @@ async def test_no_rtp_port_is_left(bench: Bench) -> None:
     assert bench.handed_back == "failed"
 
 
+async def test_who_is_gone_when_it_is_their_turn_gets_no_media_channel(bench: Bench) -> None:
+    """One is opened at a time, and Asterisk may keep the call before them waiting."""
+    held = bench.asterisk.hold(*STAGES["media"])
+    bench.asterisk.caller_arrives("1700000000.9", app="bot")
+    opening = bench.client.rest.external_media("before", "127.0.0.1:40000", beside="1700000000.9")
+    before = asyncio.create_task(opening)
+    await held.reached.wait()
+    _, running = bench.call_in(ScriptedBrain())
+    await until(lambda: bool(bench.asterisk.bridges))
+    bench.asterisk.hang_up(CALLER)
+    await until(lambda: not bench.asterisk.bridges)
+    held.go.set()
+    await before
+    assert (await ended(running)).outcome is Outcome.CANCELLED
+    assert len(bench.asterisk.asked("POST", "/externalMedia")) == 1
+    for channel_id in ("before", "1700000000.9"):
+        await bench.client.rest.hangup(channel_id)
+
+
 async def test_the_media_channel_never_enters(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_module, "SETUP_TIMEOUT_S", 0.1)
     where = {"UNICASTRTP_LOCAL_ADDRESS": "127.0.0.1", "UNICASTRTP_LOCAL_PORT": "9"}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from ari_app import ledger as ledger_module
 from ari_app.errors import LimitReached, SetupError
 from ari_app.guard import Rules
 from ari_app.ledger import Ledger
@@ -102,6 +105,22 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
         Ledger(tmp_path / "file", Rules()).call("a", 60),
     ):
         pytest.fail("it began")
+
+
+def test_a_lock_that_is_not_given_back_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped, or whose disk hangs, holds it."""
+    monkeypatch.setattr(ledger_module, "LOCK_S", 0.1)
+    ledger = Ledger(tmp_path, Rules())
+    (tmp_path / "dialled").mkdir()
+    with (tmp_path / "dialled" / "ledger.lock").open("w") as file, ledger.call("a", 60):
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(SetupError, match="another process has kept .*ledger.lock locked"):
+            ledger.remaining_s()
+        with pytest.raises(SetupError, match="ledger.lock"), ledger.call("b", 60):
+            pytest.fail("it began")
+        freed = threading.Timer(0.3, fcntl.flock, (file, fcntl.LOCK_UN))
+        freed.start()  # the end is waited for longer: else the call would count as long as it might have lasted
+    assert [(e["call_id"], e["ended_at"] is None) for e in entries(tmp_path)] == [("a", False)]
 
 
 def _call_often(folder: Path, name: str) -> None:

@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 
 _NAME = re.compile(rf"[0-9a-f]{{{TAG_LENGTH}}}\.lock")
 LONGEST_URL_BYTES = 4096
-PATIENCE_S = 1.0
-"""A process that sweeps after a dead one holds its file for some milliseconds."""
+PATIENCE_S = 4.0
+"""A process that sweeps after a dead one holds its file for some milliseconds; where Asterisk does not answer, for
+`reconcile.ANSWER_S`."""
 
 
 def state_directory() -> Path:
@@ -97,8 +98,9 @@ class Instance:
     def dead(self) -> Iterator[set[str]]:
         """Tags of dead processes of this host that used the same Asterisk.
 
-        While the context lasts nobody else sweeps after them; when it ends without an exception they are
-        forgotten. Who can't be looked at now is looked at the next time.
+        While the context lasts nobody else sweeps after them, and none of them starts anew; when it ends without an
+        exception, those that are still in the set are forgotten. Who can't be looked at now is looked at the next
+        time.
         """
         with contextlib.ExitStack() as locks:
             found: dict[str, Path] = {}
@@ -122,9 +124,9 @@ class Instance:
                     found[path.stem] = path
                 else:
                     file.close()
-            yield set(found)
-            for path in found.values():
-                path.unlink(missing_ok=True)
+            yield (done := set(found))
+            for tag in done:
+                found[tag].unlink(missing_ok=True)
 
 
 def _lock(path: Path, *, create: bool = True) -> BinaryIO | None:

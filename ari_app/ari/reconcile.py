@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import random
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from ari_app.ari.client import AriClient
 from ari_app.ari.events import Channel, ChannelHold
+from ari_app.ari.ids import parse_object_id
 from ari_app.ari.instances import Instance
 from ari_app.ari.leftovers import missed, orphans, stranded
 from ari_app.errors import AriError, AriUnreachable
@@ -15,6 +18,11 @@ from ari_app.errors import AriError, AriUnreachable
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 5.0
+ANSWER_S = 2.0
+"""For all requests about single channels and bridges together: each takes Asterisk some milliseconds, or for ever.
+Less than a request's own time-out, which says that Asterisk is away."""
+AT_ONCE = 8
+"""Such requests: Asterisk's HTTP server has 100 connections, for all its clients."""
 HOLDABLE = "PJSIP/"
 HELD_BY_THE_FAR_END = "CHANNEL(rtp,hold)"
 """1 while the far end holds. `CHANNEL(onhold)` is about the other direction: whether we hold them."""
@@ -61,9 +69,13 @@ class Reconciler:
         self._count_connection()
         await self.sweep(client, channels)
         await self._free(client, stranded(before, client.app, known))
-        for channel in channels:
-            if channel.id in known and channel.in_stasis(client.app) and channel.name.startswith(HOLDABLE):
-                await _try(self._tell_hold(client, channel.id))
+        await _each(
+            {
+                channel.id: partial(self._tell_hold, client, channel.id)
+                for channel in channels
+                if channel.id in known and channel.in_stasis(client.app) and channel.name.startswith(HOLDABLE)
+            }
+        )
 
     async def _tell_hold(self, client: AriClient, channel_id: str) -> None:
         """To a living call, as it may have been held or taken back meanwhile."""
@@ -73,7 +85,7 @@ class Reconciler:
     async def _free(self, client: AriClient, channel_ids: Sequence[str]) -> None:
         for channel_id in channel_ids:
             log.warning("caller %s was left alone in the application: back to the dialplan", channel_id)
-            await _try(client.rest.hand_back(channel_id, "failed"))
+        await _each({one: partial(client.rest.hand_back, one, "failed") for one in channel_ids})
 
     async def sweep(self, client: AriClient, channels: Sequence[Channel] | None = None) -> None:
         """Take down what belongs to no living call: of dead processes, and of calls whose last requests failed.
@@ -93,13 +105,15 @@ class Reconciler:
                 living_calls=set(self._living_calls()),
                 dead_tags=dead_tags,
             )
-            for channel_id in channel_ids:
-                await _try(client.rest.hangup(channel_id))
-            for bridge_id in bridge_ids:
-                await _try(client.rest.delete_bridge(bridge_id))
-        if channel_ids or bridge_ids:
-            self._count_swept(len(channel_ids) + len(bridge_ids))
-            log.info("swept %d channels and %d bridges of dead calls", len(channel_ids), len(bridge_ids))
+            swept = await _each(
+                {one: partial(client.rest.hangup, one) for one in channel_ids}
+                | {one: partial(client.rest.delete_bridge, one) for one in bridge_ids}
+            )
+            resisted = {*channel_ids, *bridge_ids} - swept
+            dead_tags -= {parts.tag for one in resisted if (parts := parse_object_id(one))}
+        if swept:
+            self._count_swept(len(swept))
+            log.info("swept %d channels and bridges of dead calls", len(swept))
 
     async def rescue(self, client: AriClient, channels: Sequence[Channel]) -> None:
         """Hand back callers who have no call now and had none the last time: nobody will ever take or free them.
@@ -124,11 +138,39 @@ class Reconciler:
                     log.debug("not swept: %s", error)
 
 
-async def _try(request: Awaitable[None]) -> None:
-    """One object that resists must not keep the application from being registered."""
+async def _each(requests: Mapping[str, Callable[[], Awaitable[None]]]) -> set[str]:
+    """Make the requests, by the id of what each is about; returns the ids of those that were carried out.
+
+    One that is refused, or not answered in time, keeps neither the others from being made nor the application from
+    being registered. In no order, so that it does not come first each time.
+
+    Raises:
+        AriUnreachable: Asterisk could not be asked.
+    """
+    waiting = random.sample(list(requests), len(requests))
+    answered: dict[str, bool] = {}
+
+    async def work() -> None:
+        while waiting:
+            one = waiting.pop()
+            try:
+                await requests[one]()
+            except AriUnreachable:
+                raise
+            except AriError as error:
+                log.warning("%s", error)
+                answered[one] = False
+            else:
+                answered[one] = True
+
+    workers = (work() for _ in range(min(AT_ONCE, len(requests))))
     try:
-        await request
-    except AriUnreachable:
-        raise
-    except AriError as error:
-        log.warning("%s", error)
+        async with asyncio.timeout(ANSWER_S):
+            faults = await asyncio.gather(*workers, return_exceptions=True)
+    except TimeoutError:
+        silent = ", ".join(sorted(set(requests) - set(answered)))
+        log.warning("no answer of Asterisk within %g s about %.999s: passed over", ANSWER_S, silent)
+    else:
+        for fault in filter(None, faults):
+            raise fault
+    return {one for one, carried_out in answered.items() if carried_out}

@@ -179,17 +179,24 @@ class AriRest:
         )
 
     async def external_media(
-        self, channel_id: str, external_host: str, format: str = "slin", *, beside: str = ""
+        self,
+        channel_id: str,
+        external_host: str,
+        format: str = "slin",
+        *,
+        beside: str = "",
+        wanted: Callable[[], bool] = lambda: True,
     ) -> tuple[str, int]:
         """An RTP channel that sends to `external_host` ("ip:port"); returns where Asterisk listens.
 
-        It can be bridged once it has entered the application (StasisStart). `beside` is the channel it is for.
+        It can be bridged once it has entered the application (StasisStart). `beside` is the channel it is for;
+        `wanted` is asked when the turn has come, which takes some seconds if Asterisk is slow.
 
         Raises:
             AriFull: all but a few of Asterisk's RTP ports are taken.
         """
         attempted = f"open the media channel {channel_id} to {external_host}"
-        room = self._room.needed(attempted, beside) if beside else contextlib.nullcontext()
+        room = self._room.needed(attempted, beside, wanted) if beside else contextlib.nullcontext()
         async with room:
             reply = await self._call(
                 attempted,

@@ -129,7 +129,7 @@ class Api:
 
     async def _place(self, request: web.Request) -> web.Response:
         number = _text(await _body(request, "number"), "number")
-        call_id = self._desk.place(number, who(request))
+        call_id = await self._desk.place(number, who(request))
         return web.json_response({"call": call_id}, status=201)
 
     async def _hang_up(self, request: web.Request) -> web.Response:

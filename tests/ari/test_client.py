@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from ari_app.ari import room
 from ari_app.ari.client import AriClient
 from ari_app.ari.events import ChannelDtmfReceived, Event, StasisStart
 from ari_app.errors import (
@@ -252,7 +253,10 @@ async def test_asterisk_is_not_asked_for_its_last_rtp_ports(
         assert len(asterisk.channels) == 2
         (refused,) = [result for result in opened if isinstance(result, AriFull)]
         assert "pairs of RTP ports are taken" in str(refused)
-        assert len(asterisk.asked("GET", "/variable")) == 2  # once, not for each call
+        asked = len(asterisk.asked("GET", "/variable"))
+        with pytest.raises(AriFull):
+            await client.rest.external_media("m3", "127.0.0.1:40000", beside=caller)
+        assert len(asterisk.asked("GET", "/variable")) == asked  # not for each call
     assert "func_config" not in caplog.text
 
 
@@ -264,6 +268,44 @@ async def test_an_asterisk_that_does_not_tell_its_ports_is_believed_once(
         for name in ("m1", "m2"):
             await client.rest.external_media(name, "127.0.0.1:40000", beside=caller)
     assert caplog.text.count("func_config") == 1
+
+
+async def test_an_answer_that_never_comes_costs_its_own_call_and_no_other(
+    asterisk: FakeAsterisk, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "ANSWER_S", 0.3)
+    async with registered(client := make(asterisk, events.append)):
+        stuck, other = "1700000000.1", "1700000000.2"
+        for caller in (stuck, other):
+            asterisk.caller_arrives(caller, app="bot")
+        asterisk.rtp_conf = rtp_conf(10000, 10099)
+        asterisk.stuck = {("GET", f"/channels/{stuck}/variable")}
+        first = asyncio.create_task(client.rest.external_media("m1", "127.0.0.1:40000", beside=stuck))
+        await asyncio.sleep(0.01)
+        await client.rest.external_media("m2", "127.0.0.1:40000", beside=other)
+        assert not first.done()
+        with pytest.raises(AriError, match="which RTP ports it has"):
+            await first
+        asterisk.stuck = {("GET", "/channels")}
+        with pytest.raises(AriError, match="which RTP ports are taken"):
+            await client.rest.external_media("m3", "127.0.0.1:40000", beside=other)
+
+
+async def test_who_waits_for_another_media_channel_does_not_wait_for_long(
+    asterisk: FakeAsterisk, events: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "PATIENCE_S", 0.1)
+    async with registered(client := make(asterisk, events.append)):
+        asterisk.caller_arrives(caller := "1700000000.1", app="bot")
+        held = asterisk.hold("POST", "/channels/externalMedia")
+        first = asyncio.create_task(client.rest.external_media("m1", "127.0.0.1:40000", beside=caller))
+        await held.reached.wait()
+        with pytest.raises(AriError, match="the media channel of another call"):
+            await client.rest.external_media("m2", "127.0.0.1:40000", beside=caller)
+        assert len(asterisk.channels) == 1
+        held.go.set()
+        await first
+        await client.rest.external_media("m2", "127.0.0.1:40000", beside=caller)
 
 
 async def test_requests_of_a_whole_call(asterisk: FakeAsterisk, events: list[Event]) -> None:

@@ -20,7 +20,7 @@ from tests.fakes.asterisk import Channel, FakeAsterisk, until
 OURS, DEAD, ELSEWHERE = "0" * 8, "d" * 8, "e" * 8
 LIVING, OLD = "1" * 12, "2" * 12
 FOREIGN = "1600000000.9"
-CALLER, STRANDED = "1700000000.1", "1700000000.2"
+CALLER, STRANDED, STUCK = "1700000000.1", "1700000000.2", "1700000099.1"
 
 
 def leave(asterisk: FakeAsterisk, tag: str, call_id: str) -> list[str]:
@@ -173,6 +173,98 @@ async def test_a_caller_whom_no_call_has_is_handed_back_at_the_second_sweep(
                 await asyncio.gather(running, sweeping, return_exceptions=True)
         assert asterisk.channels[STRANDED].variables == {"ARI_APP_RESULT": "failed"}
         assert [asterisk.channels[known].app for known in (CALLER, FOREIGN)] == ["bot", "another"]
+
+
+async def test_a_channel_about_which_asterisk_says_nothing_keeps_no_application_from_being_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "ANSWER_S", 0.2)
+    others = [f"1700000000.{number}" for number in range(2, 2 + 2 * reconcile.AT_ONCE)]
+    events: list[Event] = []
+    async with FakeAsterisk() as asterisk:
+        for channel_id in (CALLER, *others, STUCK):
+            held = {"CHANNEL(rtp,hold)": "1"}
+            asterisk.channels[channel_id] = Channel(channel_id, "PJSIP/x", "Up", app="bot", variables=held)
+        asterisk.stuck = {("GET", f"/channels/{CALLER}/variable"), ("POST", f"/channels/{STUCK}/variable")}
+        with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
+            reconciler = Reconciler(instance, lambda: (CALLER, *others), lambda: ())
+            await connect(asterisk, events, reconciler)
+        holds = {event.channel_id for event in events if isinstance(event, ChannelHold)}
+        assert holds == set(others)
+
+
+async def test_what_can_not_be_taken_down_keeps_nothing_else_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many resist as are asked for at a time, and whoever comes first of them would come first each time."""
+    monkeypatch.setattr(reconcile, "SWEEP_EVERY_S", 0.05)
+    monkeypatch.setattr(reconcile, "ANSWER_S", 0.2)
+    swept: list[int] = []
+    async with FakeAsterisk() as asterisk:
+        with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
+            reconciler = Reconciler(instance, lambda: (), lambda: (), count_swept=swept.append)
+            async with AriClient(
+                asterisk.url,
+                asterisk.user,
+                asterisk.password,
+                "bot",
+                lambda event: None,
+                on_connected=reconciler,
+            ) as client:
+                running = asyncio.create_task(client.run())
+                await until(client.registered.is_set)
+                stuck = [leave(asterisk, OURS, f"{number:012x}")[0] for number in range(reconcile.AT_ONCE)]
+                asterisk.stuck = {("DELETE", f"/channels/{media}") for media in stuck}
+                last = leave(asterisk, OURS, "f" * 12)
+                asterisk.caller_arrives(STRANDED, app="bot")
+                sweeping = asyncio.create_task(reconciler.sweep_for_ever(client))
+                await until(lambda: not {*last, *asterisk.bridges} & {*asterisk.channels, *asterisk.bridges})
+                await until(lambda: asterisk.channels[STRANDED].app == "")
+                assert client.registered.is_set()
+                asterisk.assert_clean(*stuck, STRANDED)
+                for task in (running, sweeping):
+                    task.cancel()
+                await asyncio.gather(running, sweeping, return_exceptions=True)
+        assert sum(swept) == reconcile.AT_ONCE + len(last)
+
+
+async def test_who_starts_anew_is_not_kept_from_it_by_who_sweeps_after_him(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when Asterisk says nothing; what the dead process left is then taken down the next time."""
+    async with FakeAsterisk() as asterisk:
+        dead = leave(asterisk, DEAD, OLD)
+        asterisk.stuck = {("DELETE", f"/channels/{dead[0]}")}
+        (tmp_path / "instances").mkdir()
+        (tmp_path / "instances" / f"{DEAD}.lock").write_text(asterisk.url)
+        with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
+            reconciler = Reconciler(instance, lambda: (), lambda: ())
+            async with AriClient(
+                asterisk.url,
+                asterisk.user,
+                asterisk.password,
+                "bot",
+                lambda event: None,
+                on_connected=reconciler,
+            ) as client:
+                running = asyncio.create_task(client.run())
+                await until(lambda: dead[1] not in asterisk.bridges)  # it sweeps
+
+                def start() -> None:
+                    with Instance(tmp_path, DEAD, asterisk.url, "another"):
+                        pass
+
+                await asyncio.to_thread(start)
+                await until(client.registered.is_set)
+                (tmp_path / "instances" / f"{DEAD}.lock").write_text(asterisk.url)
+                monkeypatch.setattr(reconcile, "ANSWER_S", 0.1)
+                await reconciler.sweep(client)
+                assert dead[0] in asterisk.channels
+                asterisk.stuck.clear()
+                await reconciler.sweep(client)
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+        asterisk.assert_clean()
 
 
 async def test_sweeping_outlives_a_state_directory_that_can_not_be_read(

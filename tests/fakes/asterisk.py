@@ -10,7 +10,8 @@
 Events go out before the reply of the request that caused them, as Asterisk's may. A request that the model
 does not know, a wrong parameter, or an unused script is a fault; leaving the context then fails the test.
 
-Misbehaviour: `mode` (of every request), `script` (of one), `drop_websockets`, `deaf`, `stop` and `start`.
+Misbehaviour: `mode` (of every request), `script` (of one), `stuck` (of some), `drop_websockets`, `deaf`, `stop` and
+`start`.
 """
 
 from __future__ import annotations
@@ -201,6 +202,8 @@ class FakeAsterisk:
         self.relay: Callable[[int, bytes], bytes | None] = lambda index, packet: packet
         """What becomes of the RTP between two media channels in one bridge; None: the packet is lost."""
         self.relay_delay_s = 0.0
+        self.stuck: set[tuple[str, str]] = set()
+        """Method and path of requests that are never answered, as when a channel's lock is never given back."""
         self._port = 0
         self._runner: web.AppRunner | None = None
         self._scripts: list[Script] = []
@@ -372,6 +375,8 @@ class FakeAsterisk:
         if refusal is not None:
             return refusal
         path = request.path.removeprefix("/ari")
+        if (request.method, path) in self.stuck:
+            await asyncio.sleep(3600)
         for script in self._scripts:
             if script.method == request.method and path.startswith(script.prefix):
                 self._scripts.remove(script)
