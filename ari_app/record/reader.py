@@ -1,49 +1,18 @@
-"""Reading from a disk that may not answer. Shell.
-
-A thread of its own for each read, which nobody waits for at the end: the event loop's pool, which resolves host names
-too, would fill up with reads that hang, and the process would not end.
-"""
+"""Reading from a disk that may not answer. Shell."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from ari_app.apart import apart
 from ari_app.errors import DiskTooSlow
 
 T = TypeVar("T")
 
 MAX_READS = 4
 TIMEOUT_S = 10.0
-
-
-async def apart(work: Callable[[], T]) -> T:
-    """Call `work` in a thread of its own."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.done():  # nobody waits any more
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = work()
-        except Exception as fault:
-            error = fault
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, name="reader", daemon=True).start()
-    return await done
 
 
 class Reader:

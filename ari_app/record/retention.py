@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ari_app.apart import apart
 from ari_app.record.folder import goes_on
-from ari_app.record.reader import apart
 
 logger = logging.getLogger(__name__)
 
