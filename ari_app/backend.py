@@ -79,10 +79,15 @@ class OfflineBackend:
             await asyncio.wait({self._keeper}, timeout=END_TIMEOUT_S)
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-        if self._process.returncode is None:
+        self._kill(self._process)
+        await self._process.wait()
+
+    @staticmethod
+    def _kill(process: asyncio.subprocess.Process) -> None:
+        """End it, whatever it is at; nothing when it has ended."""
+        if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+                process.kill()
 
     async def _read_url(self) -> str:
         assert self._process is not None and self._process.stdout is not None
@@ -113,7 +118,9 @@ class OfflineBackend:
                 async with asyncio.timeout(START_TIMEOUT_S):
                     await self._start(port)
             except (SetupError, TimeoutError, OSError) as error:
-                logger.error("the offline backend does not start: %s", error or "no answer in time")
+                logger.error("the offline backend does not start: %s", str(error) or "no answer in time")
+                if self._process is not None:  # one that hangs would be waited for
+                    self._kill(self._process)
 
     async def _log_output(self) -> int:
         """Until its end; returns its status."""

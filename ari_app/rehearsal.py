@@ -10,8 +10,11 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from ari_app.apart import apart
 from ari_app.audio.format import TELEPHONE_RATE_HZ
 from ari_app.dialog.known_speech import narrowed
 from ari_app.dialog.phrasebook import Phrasebook
@@ -19,6 +22,8 @@ from ari_app.dialog.ports import PcmChunk, TextToSpeech
 from ari_app.errors import EngineError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Render = Callable[[str], Awaitable[bytes]]
 """Speaks a sentence: PCM16 at 8 kHz; raises EngineError."""
@@ -88,7 +93,7 @@ class KeptSpeech:
         Raises:
             EngineError: before or between chunks.
         """
-        if pcm := self._shelf.get(text):
+        if pcm := await _on_disk(partial(self._shelf.get, text)):
             yield PcmChunk(pcm, TELEPHONE_RATE_HZ)
             return
         whole = bytearray()
@@ -96,7 +101,16 @@ class KeptSpeech:
             async for piece in pieces:
                 whole += piece
                 yield PcmChunk(piece, TELEPHONE_RATE_HZ)
-        self._shelf.put(text, whole)
+        await _on_disk(partial(self._shelf.put, text, whole))
+
+
+async def _on_disk(work: Callable[[], T]) -> T | None:
+    """What `work` gives, while calls go on; as many wait for the disk at most as are AT_ONCE in work."""
+    try:
+        return await apart(work)
+    except RuntimeError as error:  # no thread is left: as with a disk that keeps nothing
+        logger.debug("speech is not looked for or not kept: %s", error)
+        return None
 
 
 async def rehearse(phrases: Phrasebook, texts: Iterable[str], render: Render) -> None:

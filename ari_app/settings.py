@@ -601,3 +601,8 @@ def settings_table() -> str:
         flag = f"`{setting.flag}`" if setting.flag else ""
         rows.append(f"| `{setting.env}` | {flag} | {default} | {setting.meaning} |")
     return "\n".join(rows) + "\n"
+
+
+def secret_files() -> str:
+    """The list of `docs/configuration.md`: what may hold the path of a secret's file."""
+    return ", ".join(f"`{setting.env}_FILE`" for setting in SETTINGS if setting.secret)

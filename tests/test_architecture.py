@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "texts", "audio", "prices", "dialog.ports", "dialog.history", "dialog.turns"),
         *("dialog.phrasebook", "dialog.engines", "dialog.usage"),
     },
-    "rehearsal": {"errors", "audio", "dialog.phrasebook", "dialog.ports", "dialog.known_speech"},
+    "rehearsal": {"errors", "apart", "audio", "dialog.phrasebook", "dialog.ports", "dialog.known_speech"},
     "record": {"errors", "apart", "texts", "audio", "prices", "dialog.ports", "dialog.waterfall"},
     "offline": {"errors", "audio", "dialog.turns", "dialog.gate"},
     "bridge": {"errors", "audio", "dialog", "openai_api", "rtp"},

@@ -100,6 +100,32 @@ async def test_its_death_is_in_the_log_and_it_comes_back_where_it_was(
     assert await gone(backend.pid)
 
 
+async def test_one_that_hangs_at_its_start_is_ended_and_another_is_started(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with OfflineBackend() as backend, aiohttp.ClientSession() as session:
+        monkeypatch.setattr(backend_module, "AGAIN_S", 0.0)
+        monkeypatch.setattr(backend_module, "START_TIMEOUT_S", 1.0)
+        dead = backend.pid
+        os.kill(dead, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while (hanging := backend.pid) == dead:
+                await asyncio.sleep(0.01)
+            os.kill(hanging, signal.SIGSTOP)
+            monkeypatch.setattr(backend_module, "START_TIMEOUT_S", 60.0)  # of the third
+            while backend.pid == hanging:
+                await asyncio.sleep(0.01)
+            assert await gone(hanging)
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"{backend.url}/models") as answer:
+                        assert answer.status == 200
+                        break
+                await asyncio.sleep(0.1)
+        assert "does not start: no answer in time" in caplog.text
+    assert await gone(backend.pid)
+
+
 async def test_one_that_is_being_started_again_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend_module, "AGAIN_S", 0.0)
     monkeypatch.setattr(backend_module, "END_TIMEOUT_S", 0.1)

@@ -17,7 +17,7 @@ from ari_app.config import (
 from ari_app.errors import ConfigError
 from ari_app.models import RETIREMENTS
 from ari_app.parsers import parse_dotenv
-from ari_app.settings import SETTINGS, settings_table
+from ari_app.settings import SETTINGS, secret_files, settings_table
 
 OFFLINE = "http://127.0.0.1:9/v1"
 
@@ -286,6 +286,7 @@ def test_dotenv_lines_are_parsed_and_faults_named() -> None:
 def test_the_documented_table_is_the_generated_one() -> None:
     page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert settings_table() in page
+    assert secret_files() in page
 
 
 def test_a_fallback_has_a_server_a_key_and_a_model_of_its_own_and_never_the_common_key() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
@@ -118,6 +119,34 @@ async def test_a_disk_that_keeps_nothing_costs_nothing(tmp_path: Path) -> None:
         phrases, phrases.missing(), by(KeptSpeech(Voice(), Shelf(tmp_path / "file" / "speech", VOICE)))
     )
     assert phrases.missing() == []
+
+
+async def test_calls_do_not_wait_for_the_disk_of_what_is_kept(tmp_path: Path) -> None:
+    class Watched(Shelf):
+        threads: list[threading.Thread] = []
+
+        def get(self, text: str) -> bytes:
+            self.threads.append(threading.current_thread())
+            return super().get(text)
+
+        def put(self, text: str, pcm: bytes | bytearray) -> None:
+            self.threads.append(threading.current_thread())
+            super().put(text, pcm)
+
+    shelf, voice = Watched(tmp_path, VOICE), Voice()
+    for _ in range(2):
+        assert await by(KeptSpeech(voice, shelf))("One.")
+    assert voice.asked == ["One."] and len(shelf.threads) == 3
+    assert threading.current_thread() not in shelf.threads
+
+
+async def test_a_moment_without_threads_keeps_nothing_and_costs_nothing(tmp_path: Path) -> None:
+    usual_bytes = threading.stack_size(2**46)  # of which the kernel has none
+    try:
+        assert await by(KeptSpeech(Voice(), Shelf(tmp_path, VOICE)))("One.")
+    finally:
+        threading.stack_size(usual_bytes)
+    assert not list(tmp_path.iterdir())
 
 
 async def test_a_wrong_key_is_told_at_the_start_and_a_dead_server_is_tried_again(

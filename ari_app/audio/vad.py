@@ -116,13 +116,15 @@ class EnergyVad:
 
 
 def make_vad(kind: str, threshold_dbfs: float) -> Vad:
-    """The detector of one call: "energy" or "neural".
+    """The detector of one call: "energy" or "neural", which is loaded while the call begins.
 
     Raises:
         ImportError: the package of the neural one is not installed.
     """
+    energy = EnergyVad(threshold_dbfs=threshold_dbfs)
     if kind == "neural":
+        from ari_app.audio.late_vad import LateVad
         from ari_app.audio.neural_vad import NeuralVad  # an extra
 
-        return NeuralVad()
-    return EnergyVad(threshold_dbfs=threshold_dbfs)
+        return LateVad(NeuralVad, energy)
+    return energy

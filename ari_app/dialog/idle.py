@@ -19,6 +19,9 @@ WARNING_S = 30.0
 """Before the end of the longest call; a limit below twice that comes without warning."""
 PATIENCE = 0.5
 """Who does not answer the question whether they are there has that part of the first wait."""
+LONGEST_TURN_S = 120.0
+"""From the caller's first sound to the word of what became of it. Our own turns end after 30 s; a Realtime server that
+goes by meaning lets a story last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +64,19 @@ class Watch:
         self._length_ms = 0.0
         self._silent_ms = 0.0
         self._asked = False
-        self._caller_speaks = False
+        self._speaking_ms = 0.0
+        """So much longer the caller is believed to speak: of a cough that becomes no turn nothing more is told."""
 
     def push_fact(self, fact: Fact) -> None:
         """Something happened in the conversation."""
         match fact:
             case CallerSpeechStarted():
-                self._caller_speaks = True
+                self._speaking_ms = self._speaking_ms or LONGEST_TURN_S * 1000
             case CallerSaid():
-                self._caller_speaks = self._asked = False
-                self._silent_ms = 0.0
+                self._asked = False
+                self._speaking_ms = self._silent_ms = 0.0
             case CallerNotUnderstood() | BargeInDismissed() | EngineFailed():
-                self._caller_speaks = False
+                self._speaking_ms = 0.0
 
     def begin(self, after_s: float) -> None:
         """The conversation begins; the call has lasted for so long."""
@@ -83,7 +87,10 @@ class Watch:
         self._length_ms += FRAME_MS
         if self._ahead and self._length_ms >= self._ahead[-1][0]:
             return self._ahead.pop()[1]
-        if not (self._limits.idle_s and waiting) or self._caller_speaks:
+        if self._speaking_ms > 0:
+            self._speaking_ms -= FRAME_MS
+            return None
+        if not (self._limits.idle_s and waiting):
             return None
         self._silent_ms += FRAME_MS
         patience_ms = 1000 * self._limits.idle_s * (PATIENCE if self._asked else 1)

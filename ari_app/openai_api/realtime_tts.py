@@ -39,6 +39,10 @@ MAX_PIECES = 4096
 RENEW_AT = 5 / 6
 """Of the session's life."""
 MIN_LIFE_S = 3.0
+RENEWAL_S = 1.5
+"""Shorter than the pipeline's patience with a sentence, which waits for it."""
+RENEW_AGAIN_S = 30.0
+"""After a renewal that failed."""
 MAX_SPOKEN_CHARS = 2000
 """Looked at of what was spoken: several times the longest sentence."""
 SAME_WORDS = 0.8
@@ -130,20 +134,35 @@ class RealtimeTextToSpeech:
     async def _current(self) -> RealtimeSession:
         async with self._opening:
             now = asyncio.get_running_loop().time()
-            old = self._session
-            if old is None or now > self._renew_at:
-                try:
-                    self._session = await self._client.open()
-                except EngineError as error:
-                    raise _in_this_stage(error) from None
-                self._renew_at = now + max(MIN_LIFE_S, self._session.lifetime_s * RENEW_AT)
-                reader = asyncio.create_task(self._read(self._session), name="realtime-tts")
-                self._readers.add(reader)
-                reader.add_done_callback(self._readers.discard)
-                if old:
-                    self._leave_when_done(old)
+            if self._session is not None and now > self._renew_at:
+                await self._renew(self._session, now)
+            if self._session is None:  # none was opened yet, or the old one has ended
+                await self._open(now)
             assert self._session is not None
             return self._session
+
+    async def _renew(self, old: RealtimeSession, now: float) -> None:
+        """Take another session if there is one; the old one still has a sixth of its life."""
+        self._renew_at = now + RENEW_AGAIN_S
+        try:
+            async with asyncio.timeout(RENEWAL_S):
+                await self._open(now)
+        except (EngineError, TimeoutError) as error:
+            why = str(error) or f"no session within {RENEWAL_S:g} s"
+            logger.warning("the session is not renewed, the old one speaks on: %s", why)
+        else:
+            self._leave_when_done(old)
+
+    async def _open(self, now: float) -> None:
+        try:
+            session = await self._client.open()
+        except EngineError as error:
+            raise _in_this_stage(error) from None
+        self._session = session
+        self._renew_at = now + max(MIN_LIFE_S, session.lifetime_s * RENEW_AT)
+        reader = asyncio.create_task(self._read(session), name="realtime-tts")
+        self._readers.add(reader)
+        reader.add_done_callback(self._readers.discard)
 
     async def _read(self, session: RealtimeSession) -> None:
         try:

@@ -106,7 +106,11 @@ class Recorder:
         on_failed: Callable[[str], None] = lambda why: None,
     ) -> None:
         """`started_at` is the loop time that the event log counts from; `about` is its first line. `on_failed` is told
-        in any thread, as soon as that is known, why the recording is not whole."""
+        in any thread, as soon as that is known, why the recording is not whole.
+
+        Raises:
+            RuntimeError: the system has no thread left that could write.
+        """
         self.directory = directory
         self._folder = CallFolder(
             directory,

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ari_app.dialog.ports import Fact
 from ari_app.record.recorder import Recorder
 
+logger = logging.getLogger(__name__)
+
 
 class OpenRecorder(Protocol):
     """Makes the recorder of a call; does not block."""
 
     def __call__(self, started_at: float, on_failed: Callable[[str], None], /) -> Recorder:
-        """`started_at` is the loop time at which the conversation begins, `on_failed` as in `Recorder`."""
+        """`started_at` is the loop time at which the conversation begins, `on_failed` as in `Recorder`, and
+        so is what it raises."""
         ...
 
 
@@ -35,7 +39,8 @@ class Recording:
     ) -> None:
         self._open_recorder = open_recorder
         self._on_failed = on_failed
-        self._complained = False
+        self._failure = ""
+        """Why it is not whole."""
         self._recorder: Recorder | None = None
         self._conversing = False
 
@@ -53,21 +58,31 @@ class Recording:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
                 loop.call_soon_threadsafe(self._fail, why)
 
-        self._recorder = self._open_recorder(loop.time(), failed)
+        try:
+            self._recorder = self._open_recorder(loop.time(), failed)
+        except (
+            RuntimeError
+        ) as error:  # no thread is left that could write: the call goes on without its recording
+            if not self._failure:
+                logger.error("this call is not recorded: %s", error)
+            self._fail(str(error))
+            return
+        if self._failure:
+            self._recorder.note("recording_stopped", reason=self._failure)
 
     def _fail(self, why: str) -> None:
-        if not self._complained:
-            self._complained = True
+        if not self._failure:
+            self._failure = why
             self._on_failed(why)
 
     @property
     def state(self) -> str:
         """`off`, `on`, `paused` or `failed`."""
         if self._recorder is None:
-            return "off"
+            return "failed" if self._failure else "off"
         if self._recorder.paused:
             return "paused"
-        return "failed" if self._recorder.failed else "on"
+        return "failed" if self._failure or self._recorder.failed else "on"
 
     @property
     def written(self) -> bool:

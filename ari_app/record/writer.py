@@ -45,12 +45,17 @@ class RecordWriter:
             return self._changed.wait_for(lambda: not self._living, timeout_s)
 
     def add(self, writable: Writable) -> None:
-        """Write it from now on."""
+        """Write it from now on.
+
+        Raises:
+            RuntimeError: the system has no thread left; nothing is remembered of it.
+        """
         with self._changed:
-            self._living.append(writable)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="recorder-writer", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="recorder-writer", daemon=True)
+                thread.start()  # it looks for work as soon as we let go of the lock
+                self._thread = thread
+            self._living.append(writable)
         self.hurry()
 
     def hurry(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ari_app.dialog import announcer
 from ari_app.dialog.announcer import Announcer, Script
-from ari_app.dialog.idle import Limits
+from ari_app.dialog.idle import LONGEST_TURN_S, Limits
 from ari_app.dialog.phrasebook import Phrasebook, Sentence
 from ari_app.dialog.ports import (
     BargeIn,
@@ -22,6 +22,8 @@ from ari_app.dialog.ports import (
     ItemStarted,
     Playout,
 )
+from ari_app.dialog.turns import TurnSettings
+from ari_app.openai_api.realtime_minutes import DEADLINE_S as TRANSCRIPT_DEADLINE_S
 from ari_app.rtp.pacer import Pacer
 from tests.fakes.call_bench import ScriptedBrain, frame
 from tests.fakes.phrases import phrasebook
@@ -224,6 +226,30 @@ async def test_who_answers_the_question_is_there() -> None:
     assert said(facts) == ["idle."]
     await pass_time(outer, pacer, 1)
     assert said(facts) == ["idle.", "idle."], "the question is asked anew, and nobody is hung up on at once"
+
+
+async def test_a_sound_that_never_becomes_a_turn_keeps_no_empty_line_open() -> None:
+    """Nothing is reported of a cough between two sessions, or of one that the server did not hear."""
+    outer, brain, pacer, facts = await limited(Limits(idle_s=10))
+    await pass_time(outer, pacer, 5)
+    for _ in range(2):  # the second does not prolong the belief in the first
+        brain.report(CallerSpeechStarted(0.0, 0.0))
+        await pass_time(outer, pacer, LONGEST_TURN_S / 2)
+    await pass_time(outer, pacer, 4.9)
+    assert said(facts) == []
+    await pass_time(outer, pacer, 0.3)
+    assert said(facts) == ["idle."]
+    await pass_time(outer, pacer, 5.3)
+    assert isinstance(facts[-1], Concluded)
+
+
+async def test_who_talks_on_and_on_is_there() -> None:
+    outer, brain, pacer, facts = await limited(Limits(idle_s=10))
+    for turn in range(1, 4):
+        brain.report(CallerSpeechStarted(0.0, 0.0))
+        await pass_time(outer, pacer, TurnSettings().max_turn_ms / 1000 + TRANSCRIPT_DEADLINE_S)
+        brain.report(CallerSaid(turn, "And so on.", None, b""))
+    assert said(facts) == []
 
 
 async def test_a_bot_that_speaks_up_by_itself_does_not_keep_an_empty_line_open() -> None:

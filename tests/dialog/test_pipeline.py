@@ -9,7 +9,8 @@ from itertools import groupby
 
 import pytest
 
-from ari_app.audio.format import bytes_to_ms
+from ari_app.audio.format import SILENT_FRAME, bytes_to_ms
+from ari_app.audio.vad import make_vad
 from ari_app.dialog.history import CALL_BEGINS
 from ari_app.dialog.manner import PipelineSettings
 from ari_app.dialog.ports import (
@@ -550,6 +551,10 @@ async def test_closing_before_the_first_step_of_a_task() -> None:
 async def test_a_neural_detector_takes_noise_for_no_turn() -> None:
     """The caller of these tests is noise, which is speech to the other detector."""
     call = Call(settings=replace(SETTINGS, vad="neural"))
+    later = make_vad("neural", -40.0)
+    while later.threshold_dbfs == -40.0:  # they are loaded one after the other
+        later.push(SILENT_FRAME, 0.0)
+        await asyncio.sleep(0.01)
     async with on_the_line(call):
         await call.say()
     assert not call.facts

@@ -15,6 +15,7 @@ from ari_app.audio.format import bytes_to_ms
 from ari_app.dialog.ports import EngineUsed
 from ari_app.dialog.usage import Bill
 from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
+from ari_app.openai_api import realtime_tts
 from ari_app.openai_api.realtime_protocol import Event, RealtimeSettings
 from ari_app.openai_api.realtime_session import RealtimeClient, RealtimeSession
 from ari_app.openai_api.realtime_tts import RealtimeTextToSpeech, likeness
@@ -198,6 +199,33 @@ async def test_a_session_near_its_end_speaks_what_it_has_begun(fake: FakeRealtim
         assert len(fake.connections) == 2 and not first.done()
         assert await first == pytest.approx(6000, abs=1)
         await fake.until(lambda: fake.connections[0].closed)
+
+
+@pytest.mark.parametrize("fault", [Fault(status=429), Fault(no_handshake=True)], ids=["refused", "hanging"])
+async def test_a_session_that_can_t_be_renewed_speaks_on(
+    fake: FakeRealtime, fault: Fault, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(realtime_tts, "RENEW_AT", 0.0)
+    monkeypatch.setattr(realtime_tts, "MIN_LIFE_S", 0.0)
+    monkeypatch.setattr(realtime_tts, "RENEWAL_S", 0.5)
+    fake.misbehave = [None, fault]
+    async with voice(fake) as tts:
+        await tts.warm()
+        for _ in range(3):
+            assert await spoken_ms(tts, "Better.") == pytest.approx(420, abs=1)
+        assert fake.misbehave == [] and caplog.text.count("speaks on") == 1, "and is left alone for a while"
+        assert len(fake.connections) == 1
+
+
+async def test_the_renewal_is_tried_again_later(fake: FakeRealtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RENEW_AT", "MIN_LIFE_S", "RENEW_AGAIN_S"):
+        monkeypatch.setattr(realtime_tts, name, 0.0)
+    fake.misbehave = [None, Fault(status=429)]
+    async with voice(fake) as tts:
+        await tts.warm()
+        for connections in (1, 2):
+            assert await spoken_ms(tts, "Better.") == pytest.approx(420, abs=1)
+            assert len(fake.connections) == connections
 
 
 async def test_a_failed_response_is_an_error(fake: FakeRealtime) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from ari_app.dialog.ports import BargeInDismissed, BotSaid, BotSpeechStarted, Ca
 from ari_app.logs import current_call
 from ari_app.record.folder import FreeSpace
 from ari_app.record.recorder import MAX_FRAMES, Recorder, RecorderSettings, recording_directory
+from ari_app.record.recording import Recording
 from ari_app.record.writer import TICK_S, RecordWriter
 from tests.fakes.small_disk import ROOT, on_small_disk
 from tests.record.whole import assert_whole
@@ -193,6 +195,45 @@ def test_many_calls_are_written_by_one_thread_which_ends_with_them(tmp_path: Pat
         (recorder.directory / "full_call.wav").stat().st_size == 44 + 60 * 640 for recorder in recorders
     )
     wait_until(lambda: not threads[0].is_alive())
+
+
+async def test_a_moment_without_threads_costs_one_call_its_recording(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings, told = RecorderSettings(), list[str]()
+
+    def recording(name: str) -> Recording:
+        return Recording(
+            lambda started_at, on_failed: Recorder(
+                tmp_path / name, settings=settings, started_at=started_at, about={}, on_failed=on_failed
+            ),
+            told.append,
+        )
+
+    def converse(recording: Recording) -> None:
+        for number in range(60):
+            recording.push_caller(LOUD, asyncio.get_running_loop().time() + number * 0.02)
+        recording.end(outcome="answered")
+        recording.finish()
+
+    usual_bytes = threading.stack_size(2**46)  # of which the kernel has none
+    try:
+        unlucky = recording("unlucky")
+        unlucky.open()
+    finally:
+        threading.stack_size(usual_bytes)
+    await asyncio.sleep(0)
+    assert told == ["can't start new thread"] and unlucky.state == "failed" and len(settings.writer) == 0
+    assert unlucky.written and not unlucky.pause(True), "there is nothing to write"
+    converse(unlucky)
+    later = recording("later")
+    later.open()
+    converse(later)
+    assert settings.writer.wait(30)
+    assert later.state == "on" and (tmp_path / "later" / "full_call.wav").stat().st_size == 44 + 60 * 640
+    assert unlucky.state == "failed" and len(told) == 1 and caplog.text.count("not recorded") == 1
+    log = [json.loads(line) for line in (tmp_path / "unlucky" / "events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in log] == ["call", "recording_stopped", "ended"], "how it ended is kept"
 
 
 def test_a_killed_process_loses_a_second_at_most(tmp_path: Path) -> None:
