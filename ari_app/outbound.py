@@ -64,7 +64,7 @@ class Outbound:
         while True:
             try:
                 left_s = await apart(self._ledger.remaining_s)  # other processes spend it too
-            except SetupError as error:
+            except (SetupError, RuntimeError) as error:  # or no thread is left to read it
                 if not told:
                     logger.warning("%s; until it can be read, this call's own time is counted", error)
                 left_s, told = left_s - pause_s, True
