@@ -42,7 +42,7 @@ def test_names_that_hang_hold_up_no_other_connection_and_not_the_end(tmp_path: P
             env={**os.environ, "HOSTALIASES": str(tmp_path / "aliases")},
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
         )
     assert (said.stdout, said.stderr, said.returncode) == ("127.0.0.1\nlocalhost\n", "", 0)
 
