@@ -169,22 +169,29 @@ def test_a_log_that_nobody_reads_holds_up_nobody_and_not_the_end() -> None:
     with talker(20_000) as process:
         assert process.stdin is not None and process.stderr is not None
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         first, second = (process.stderr.readline() for _ in range(2))
     assert "line 0 of" in first and "line 1 of" in second
 
 
 def test_what_nobody_could_be_told_is_counted() -> None:
+    """Where it is missing; that may be in several places, as the pipe takes some."""
     with talker(20_000) as process:
-        _, text = process.communicate("\n", timeout=20)
-    numbers = [int(number) for number in re.findall(r": line (\d+) of", text)]
-    assert numbers == sorted(set(numbers)) and numbers[0] == 0
-    lost = [int(number) for number in re.findall(r" (\d+) lines of the log are lost", text)]
-    assert lost and len(numbers) + text.count("the last") + sum(lost) == 20_000 + len(["the last"])
+        _, text = process.communicate("\n", timeout=60)
+    told, lost = 0, 0
+    for line in text.splitlines():
+        if missing := re.search(r" (\d+) lines of the log are lost", line):
+            lost += int(missing[1])
+            continue
+        number = re.search(r": line (\d+) of", line)
+        assert number is None or int(number[1]) == told + lost
+        told += 1
+    assert lost > 0
+    assert told + lost == 20_000 + len(["the last"])
 
 
 def test_what_a_command_says_itself_is_said_in_its_turn() -> None:
     with talker(3) as process:
-        _, text = process.communicate("\n", timeout=20)
+        _, text = process.communicate("\n", timeout=60)
     *lines, last = text.splitlines()
     assert (len(lines), last) == (3, "the last")
