@@ -245,7 +245,7 @@ def check_session(session: Mapping[str, Any], settings: RealtimeSettings) -> Non
         if actual != settings.wire_format["type"]:
             raise EngineRejected(
                 STAGE,
-                f"the server's {direction} audio is {actual or 'of no known format'}, "
+                f"the server's {direction} audio is {one_line(actual, MAX_CODE_CHARS) or 'of no known format'}, "
                 f"not {settings.wire_format['type']}: set OPENAI_RT_AUDIO to what it can do",
                 permanent=True,
             )

@@ -18,6 +18,7 @@ import aiohttp
 
 from ari_app.errors import EngineError, EngineRejected, EngineTimeout, EngineUnreachable
 from ari_app.openai_api.realtime_protocol import (
+    MAX_CODE_CHARS,
     STAGE,
     Event,
     RealtimeSettings,
@@ -31,6 +32,7 @@ from ari_app.openai_api.realtime_protocol import (
 )
 from ari_app.openai_api.realtime_usage import Priced
 from ari_app.prices import Prices
+from ari_app.texts import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +210,7 @@ class RealtimeSession:
         ours = text_of(error, "event_id") == CONFIGURATION
         if not ours or text_of(error, "type") != "invalid_request_error":
             return failure
-        parameter = text_of(error, "param") or "the session"
+        parameter = one_line(text_of(error, "param"), MAX_CODE_CHARS) or "the session"
         return EngineRejected(STAGE, f"{parameter} was refused: {failure.message}", permanent=True)
 
     async def events(self) -> AsyncGenerator[Event, None]:

@@ -39,7 +39,7 @@ class _Desk:
     def __init__(self) -> None:
         self.asked = 0
 
-    def place(self, number: str, who: str) -> str:
+    async def place(self, number: str, who: str) -> str:
         self._take(number)
         return "call"
 
