@@ -27,12 +27,14 @@ def say(line: str) -> None:
     print(line, flush=True)  # noqa: T201, a command
 
 
-async def matrix(cells: list[tuple[Case, Procedure]], lanes: int, *, full_house: bool) -> list[Note]:
-    """Run the cells, several at a time, each in a lane of its own; before them, the limit."""
+async def matrix(
+    cells: list[tuple[Case, Procedure]], lanes: int, *, full_house: bool, notes: list[Note] | None = None
+) -> list[Note]:
+    """Run the cells, several at a time, each in a lane of its own; before them, the limit. `notes` gets each at once."""
     prefix = await asyncio.to_thread(fetch, say, ASTERISK)
     sentence = trimmed(await asyncio.to_thread(utterance, SENTENCE))
     waiting = deque(cells)
-    notes: list[Note] = []
+    notes = [] if notes is None else notes
 
     async def work(number: int, directory: Path) -> None:
         async with Lane(number, prefix, directory) as lane:
@@ -103,8 +105,11 @@ def main() -> int:
     if not cells and not full_house:
         say("No cell has all of these words in its name; --list names them.")
         return 2
-    notes = asyncio.run(matrix(cells, arguments.lanes, full_house=full_house))
-    write(notes, arguments.output)
+    notes: list[Note] = []
+    try:
+        asyncio.run(matrix(cells, arguments.lanes, full_house=full_house, notes=notes))
+    finally:  # interrupted: what is known is kept
+        write(notes, arguments.output)
     say(as_markdown(notes))
     return 0 if all(note.ok for note in notes) else 1
 

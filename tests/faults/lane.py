@@ -49,6 +49,9 @@ SETTINGS = {
     "NO_AUDIO_SECONDS": "20",
 }
 CLEAN_WITHIN_S = 8.0
+KEPT_S = 16.0
+"""An HTTP connection whose upgrade was refused is kept for the next try: 15 s, aiohttp's keepalive_timeout."""
+ONLY_KEPT = re.compile(r"\d+ sessions")
 ASK = aiohttp.ClientTimeout(total=5)
 
 
@@ -186,9 +189,9 @@ class Session:
 
     async def leftovers(self, before: Left) -> str:
         """What a case left behind beyond `before`, after some time to go away; empty: nothing."""
-        deadline = asyncio.get_running_loop().time() + CLEAN_WITHIN_S
-        more = "not asked"
-        while asyncio.get_running_loop().time() < deadline:
+        loop = asyncio.get_running_loop()
+        began_at, more = loop.time(), "not asked"
+        while loop.time() < began_at + (KEPT_S if ONLY_KEPT.fullmatch(more) else CLEAN_WITHIN_S):
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 more = (await self.left()).beyond(before)
                 if not more:

@@ -105,7 +105,7 @@ def test_a_session_with_another_format_is_refused() -> None:
         with pytest.raises(EngineRejected, match="output audio is") as refused:
             protocol.check_session(session, PLAIN)
         assert refused.value.permanent
-    session["audio"]["output"]["format"] = {"type": "a\u200b\n" + "x" * 5000}
+    session["audio"]["output"]["format"] = {"type": "a\x1b\n" + "x" * 5000}
     with pytest.raises(EngineRejected, match=r"audio is a x{58}, not audio/pcm") as refused:
         protocol.check_session(session, PLAIN)
 
