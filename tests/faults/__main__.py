@@ -30,7 +30,7 @@ def say(line: str) -> None:
 async def matrix(
     cells: list[tuple[Case, Procedure]], lanes: int, *, full_house: bool, notes: list[Note] | None = None
 ) -> list[Note]:
-    """Run the cells, several at a time, each in a lane of its own; before them, the limit. `notes` gets each at once."""
+    """Run the cells, several at a time, each in a lane of its own; before them, the limit. `notes` gets each."""
     prefix = await asyncio.to_thread(fetch, say, ASTERISK)
     sentence = trimmed(await asyncio.to_thread(utterance, SENTENCE))
     waiting = deque(cells)
