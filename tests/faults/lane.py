@@ -49,8 +49,8 @@ SETTINGS = {
     "NO_AUDIO_SECONDS": "20",
 }
 CLEAN_WITHIN_S = 8.0
-KEPT_S = 16.0
-"""An HTTP connection whose upgrade was refused is kept for the next try: 15 s, aiohttp's keepalive_timeout."""
+KEPT_S = 32.0
+"""An HTTP connection whose upgrade was refused is kept for the next try: aiohttp looks for idle ones every 15 s."""
 ONLY_KEPT = re.compile(r"\d+ sessions")
 ASK = aiohttp.ClientTimeout(total=5)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from ari_app.line import UNHEARD
 from tests.faults.course import SETTLE_S, Case, Course
 from tests.faults.surroundings import OUTSIDE
 
 CANCELLED_WITHIN_S = 8.0
+LOGGED_WITHIN_S = 3.0
 
 
 async def hung_up_at_once(course: Course, case: Case) -> None:
@@ -70,7 +72,7 @@ async def no_rtp(course: Course, case: Case) -> None:
     if not course.phone.ended.is_set():
         course.blame("a dead line stayed open for 45 s")
         course.phone.hang_up()
-    elif "no audio came from the caller" not in course.session.process.log():
+    elif not await course.until(lambda: UNHEARD in course.session.process.log(), LOGGED_WITHIN_S):
         course.blame("the log does not say that no audio came")
     await course.hear_witness()
     await course.check_left()
