@@ -9,10 +9,12 @@ Several may run at once. If this process dies, however it dies, the kernel ends 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import importlib.util
 import logging
 import os
+import random
 import re
 import shutil
 import signal
@@ -367,10 +369,12 @@ def _last_error(folder: Path, log_path: Path) -> str:
 
 
 def _free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that the kernel gives to no outgoing connection (by default from 32768 on): it is free at a restart, too."""
+    while True:
+        port = random.randrange(22_000, 30_000)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, kind) as probe:
+            probe.bind((LOOPBACK, port))
+            return port
 
 
 def _sweep_dead_folders(parent: Path) -> None:
