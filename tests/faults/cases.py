@@ -31,7 +31,11 @@ async def on_course(lane: Lane, case: Case, utterance: bytes, more: dict[str, st
         course = Course(lane, session, note, utterance)
         course.phone = phone
         await course.place_witness(witness)
-        yield course
+        watching = asyncio.create_task(course.watch_itself())
+        try:
+            yield course
+        finally:
+            watching.cancel()
 
 
 def _stages(case: Case) -> tuple[str, ...]:

@@ -96,6 +96,14 @@ class Course:
         self.struck_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._witnessed_from = 0.0
+        self._own_lag_ms = 0.0
+
+    async def watch_itself(self) -> None:
+        """For ever: how late the test itself is at most, which its callers can't tell from what they did not hear."""
+        while True:
+            due = self._loop.time() + 0.02
+            await asyncio.sleep(0.02)
+            self._own_lag_ms = max(self._own_lag_ms, (self._loop.time() - due) * 1000)
 
     def blame(self, problem: str) -> None:
         self.note.problems.append(problem)
@@ -114,15 +122,16 @@ class Course:
         await self.until(lambda: witness.hearing.quiet_s(self._loop.time()) > QUIET_S, 10)
         self._witnessed_from = self._loop.time()
 
-    async def hear_witness(self, *, undisturbed: bool = True, longest_ms: float = WITNESS_GAP_MS) -> None:
+    async def hear_witness(self, *, undisturbed: bool = True, paused_ms: float = 0.0) -> None:
         """Note how steady its sound was, and that it was nobody else's; `undisturbed`: also that it went on."""
         assert self.witness is not None
+        longest_ms = paused_ms + WITNESS_GAP_MS
         await asyncio.sleep(max(self.struck_at + WITNESSED_S - self._loop.time(), 0))
         gaps = self.witness.hearing.gaps_ms(self._witnessed_from)
         if summary := summarize(gaps):
             self.note.witness_gap_ms = round(summary.max, 1)
             self.note.witness_gap_p99_ms = round(summary.p99, 1)
-            if summary.max > longest_ms:
+            if summary.max > longest_ms + self._own_lag_ms:
                 self.blame(f"the other caller heard nothing for {summary.max:.0f} ms")
         self.note.witness_lost = self.witness.hearing.lost
         if not undisturbed:

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from ari_app.ari.reconcile import SWEEP_EVERY_S
-from tests.faults.course import WITNESS_GAP_MS, WITNESSED_S, Case, Course
+from tests.faults.course import WITNESSED_S, Case, Course
 from tests.faults.surroundings import CLOCK_STEPS, CLOCK_VARIABLE, set_clock
 
 BACK_WITHIN_S = 2.0
@@ -81,7 +81,7 @@ async def paused(course: Course, case: Case) -> None:
             course.blame("the call did not go on")
         course.phone.hang_up()
     await asyncio.gather(*resuming)
-    await course.hear_witness(longest_ms=3000 + WITNESS_GAP_MS)
+    await course.hear_witness(paused_ms=3000)
     await course.check_left()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import limit, mutants
+from tests.faults import course, limit, mutants
 from tests.faults.__main__ import matrix
 from tests.faults.cases import table
 from tests.faults.course import MOMENTS
@@ -36,12 +36,15 @@ SAMPLE = (
 def test_the_table_is_whole() -> None:
     names = [case.name for case, _ in table()]
     assert len(names) == len(set(names)) >= 310
-    assert {case.moment for case, _ in table() if case.group == "engine"} == set(MOMENTS)
+    assert {case.moment for case, _ in table() if case.group == "engine"} >= set(MOMENTS)
     assert set(SAMPLE) <= set(names)
 
 
 @pytest.mark.timeout(900)  # no cell may take longer than cases.LONGEST_S, four at a time
-async def test_a_sample_of_it_passes() -> None:
+async def test_a_sample_of_it_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        course, "WITNESS_GAP_MS", 1000.0
+    )  # other tests run beside it: how steady is for the command
     cells = [(case, procedure) for case, procedure in table() if case.name in SAMPLE]
     notes = await matrix(cells, 4, full_house=True)
     assert len(notes) == len(SAMPLE) + 1
