@@ -546,19 +546,25 @@ async def test_calls_at_the_same_time_are_counted_over_processes(
         await dial(asterisk, DIAL_PER_MINUTE="1")
 
 
-async def test_a_call_ends_when_the_minutes_are_used_up(
-    asterisk: FakeAsterisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outbound, "BUDGET_CHECK_S", 0.05)
+async def in_the_last_second(asterisk: FakeAsterisk, tmp_path: Path) -> tuple[asyncio.Task[Ending], Path]:
+    """A call that is answered when a second of the day's one minute is left; and the ledger."""
     now = time.time()
     spent = {"call_id": "0" * 16, "started_at": now - 600, "limit_s": 1000.0, "ended_at": now - 600 + 59}
-    folder = tmp_path / "state" / "ari_app" / "dialled"
-    folder.mkdir(parents=True)
-    (folder / "ledger.json").write_text(json.dumps([spent]))
+    ledger = tmp_path / "state" / "ari_app" / "dialled" / "ledger.json"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text(json.dumps([spent]))
     dialing = asyncio.create_task(dial(asterisk, DIAL_DAILY_MINUTES="1"))
     await until(lambda: bool(asterisk.channels) or dialing.done())
     (channel,) = asterisk.channels
     asterisk.answers(channel)
+    return dialing, ledger
+
+
+async def test_a_call_ends_when_the_minutes_are_used_up(
+    asterisk: FakeAsterisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbound, "BUDGET_CHECK_S", 0.05)
+    dialing, _ = await in_the_last_second(asterisk, tmp_path)
     ending = await asyncio.wait_for(dialing, 5)
     assert "DIAL_DAILY_MINUTES" in str(ending)
     asterisk.assert_clean()
@@ -568,16 +574,8 @@ async def test_minutes_are_counted_also_when_the_ledger_can_not_be_read(
     asterisk: FakeAsterisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbound, "BUDGET_CHECK_S", 0.05)
-    now = time.time()
-    spent = {"call_id": "0" * 16, "started_at": now - 600, "limit_s": 1000.0, "ended_at": now - 600 + 59}
-    folder = tmp_path / "state" / "ari_app" / "dialled"
-    folder.mkdir(parents=True)
-    (folder / "ledger.json").write_text(json.dumps([spent]))
-    dialing = asyncio.create_task(dial(asterisk, DIAL_DAILY_MINUTES="1"))
-    await until(lambda: bool(asterisk.channels) or dialing.done())
-    (channel,) = asterisk.channels
-    asterisk.answers(channel)
-    (folder / "ledger.json").write_text("damaged")
+    dialing, ledger = await in_the_last_second(asterisk, tmp_path)
+    ledger.write_text("damaged")
     with pytest.raises(SetupError, match="damaged"):
         await asyncio.wait_for(dialing, 5)
     asterisk.assert_clean()

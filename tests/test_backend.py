@@ -80,6 +80,16 @@ async def test_it_ends_when_its_parent_is_killed() -> None:
     assert await gone(pid)
 
 
+async def answers(session: aiohttp.ClientSession, backend: OfflineBackend) -> None:
+    """Until it does."""
+    while True:
+        with contextlib.suppress(aiohttp.ClientError):
+            async with session.get(f"{backend.url}/models") as answer:
+                assert answer.status == 200
+                return
+        await asyncio.sleep(0.1)
+
+
 async def test_its_death_is_in_the_log_and_it_comes_back_where_it_was(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,12 +100,7 @@ async def test_its_death_is_in_the_log_and_it_comes_back_where_it_was(
         async with asyncio.timeout(60):
             while "ended with status -9" not in caplog.text:
                 await asyncio.sleep(0.05)
-            while True:
-                with contextlib.suppress(aiohttp.ClientError):
-                    async with session.get(f"{backend.url}/models") as answer:
-                        assert answer.status == 200
-                        break
-                await asyncio.sleep(0.1)
+            await answers(session, backend)
         assert backend.pid != dead
     assert await gone(backend.pid)
 
@@ -116,12 +121,7 @@ async def test_one_that_hangs_at_its_start_is_ended_and_another_is_started(
             while backend.pid == hanging:
                 await asyncio.sleep(0.01)
             assert await gone(hanging)
-            while True:
-                with contextlib.suppress(aiohttp.ClientError):
-                    async with session.get(f"{backend.url}/models") as answer:
-                        assert answer.status == 200
-                        break
-                await asyncio.sleep(0.1)
+            await answers(session, backend)
         assert "does not start: no answer in time" in caplog.text
     assert await gone(backend.pid)
 

@@ -240,8 +240,8 @@ class PrivateAsterisk:
         self._make_folder()
         for attempt in range(1, START_ATTEMPTS + 1):
             wanted_http, wanted_sip = self._wanted_ports
-            self.http_port = wanted_http or _free_port(socket.SOCK_STREAM)
-            self.sip_port = wanted_sip or _free_port(socket.SOCK_DGRAM)
+            self.http_port = wanted_http or free_port(socket.SOCK_STREAM)
+            self.sip_port = wanted_sip or free_port(socket.SOCK_DGRAM)
             self._render()
             await self._launch()
             self._ready = await self._is_ready()
@@ -368,7 +368,7 @@ def _last_error(folder: Path, log_path: Path) -> str:
     return (errors or lines or ["it said nothing"])[-1]
 
 
-def _free_port(kind: socket.SocketKind) -> int:
+def free_port(kind: socket.SocketKind) -> int:
     """One that the kernel gives to no outgoing connection (by default from 32768 on): it is free at a restart, too."""
     while True:
         port = random.randrange(22_000, 30_000)

@@ -32,17 +32,16 @@ def process_cost(pid: int) -> dict[str, float]:
     return {"cpu_s": round(cpu_ticks / TICKS_PER_S, 2), "peak_rss_mb": round(peak_kb / 1024, 1)}
 
 
-def udp_sockets(pid: int) -> int:
-    """Number of UDP sockets a process holds."""
-    inodes = {line.split()[9] for line in Path(f"/proc/{pid}/net/udp").read_text().splitlines()[1:]}
-    held = 0
+def socket_rows(pid: int, protocol: str) -> list[list[str]]:
+    """The rows of /proc/net/`protocol` ("tcp", "udp") that are sockets of a process, in columns."""
+    held = set()
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            target = os.readlink(link)
+            held.add(os.readlink(link))
         except FileNotFoundError:  # closed while we looked
             continue
-        held += target.startswith("socket:[") and target[8:-1] in inodes
-    return held
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines()[1:]]
+    return [row for row in rows if f"socket:[{row[9]}]" in held]
 
 
 @dataclass(frozen=True)
@@ -63,4 +62,4 @@ async def footprint(asterisk: PrivateAsterisk, application_pid: int) -> Footprin
             async with session.get(f"{asterisk.ari_url}/ari/{kind}") as answer:
                 counts.append(len(await answer.json()))
     channels, bridges = counts
-    return Footprint(channels, bridges, udp_sockets(application_pid))
+    return Footprint(channels, bridges, len(socket_rows(application_pid, "udp")))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,25 @@ async def connect(asterisk: FakeAsterisk, events: list[Event], reconciler: Recon
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await until(lambda: not asterisk.is_registered("bot"))
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def registered(asterisk: FakeAsterisk, reconciler: Reconciler) -> AsyncIterator[AriClient]:
+    """A client that stays registered, and whose events nobody reads."""
+    async with AriClient(
+        *(asterisk.url, asterisk.user, asterisk.password, "bot"), lambda event: None, on_connected=reconciler
+    ) as client:
+        running = asyncio.create_task(client.run())
+        await until(client.registered.is_set)
+        try:
+            yield client
+        finally:
+            await ended(running)
 
 
 async def test_a_reconnect_tells_living_calls_what_they_missed(tmp_path: Path) -> None:
@@ -151,16 +171,7 @@ async def test_a_caller_whom_no_call_has_is_handed_back_at_the_second_sweep(
     async with FakeAsterisk() as asterisk:
         with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
             reconciler = Reconciler(instance, lambda: {CALLER}, lambda: ())
-            async with AriClient(
-                asterisk.url,
-                asterisk.user,
-                asterisk.password,
-                "bot",
-                lambda event: None,
-                on_connected=reconciler,
-            ) as client:
-                running = asyncio.create_task(client.run())
-                await until(client.registered.is_set)
+            async with registered(asterisk, reconciler) as client:
                 asterisk.caller_arrives(CALLER, app="bot")
                 asterisk.caller_arrives(STRANDED, app="bot")
                 asterisk.caller_arrives(FOREIGN, app="another")
@@ -168,9 +179,7 @@ async def test_a_caller_whom_no_call_has_is_handed_back_at_the_second_sweep(
                 assert asterisk.channels[STRANDED].app == "bot"  # its call may be about to begin
                 sweeping = asyncio.create_task(reconciler.sweep_for_ever(client))
                 await until(lambda: asterisk.channels[STRANDED].app == "")
-                for task in (running, sweeping):
-                    task.cancel()
-                await asyncio.gather(running, sweeping, return_exceptions=True)
+                await ended(sweeping)
         assert asterisk.channels[STRANDED].variables == {"ARI_APP_RESULT": "failed"}
         assert [asterisk.channels[known].app for known in (CALLER, FOREIGN)] == ["bot", "another"]
 
@@ -203,16 +212,7 @@ async def test_what_can_not_be_taken_down_keeps_nothing_else_from_it(
     async with FakeAsterisk() as asterisk:
         with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
             reconciler = Reconciler(instance, lambda: (), lambda: (), count_swept=swept.append)
-            async with AriClient(
-                asterisk.url,
-                asterisk.user,
-                asterisk.password,
-                "bot",
-                lambda event: None,
-                on_connected=reconciler,
-            ) as client:
-                running = asyncio.create_task(client.run())
-                await until(client.registered.is_set)
+            async with registered(asterisk, reconciler) as client:
                 stuck = [leave(asterisk, OURS, f"{number:012x}")[0] for number in range(reconcile.AT_ONCE)]
                 asterisk.stuck = {("DELETE", f"/channels/{media}") for media in stuck}
                 last = leave(asterisk, OURS, "f" * 12)
@@ -222,9 +222,7 @@ async def test_what_can_not_be_taken_down_keeps_nothing_else_from_it(
                 await until(lambda: asterisk.channels[STRANDED].app == "")
                 assert client.registered.is_set()
                 asterisk.assert_clean(*stuck, STRANDED)
-                for task in (running, sweeping):
-                    task.cancel()
-                await asyncio.gather(running, sweeping, return_exceptions=True)
+                await ended(sweeping)
         # An answer that comes too late on a busy machine is not counted.
         assert 0 < sum(swept) <= reconcile.AT_ONCE + len(last)
 
@@ -276,16 +274,7 @@ async def test_sweeping_outlives_a_state_directory_that_can_not_be_read(
     async with FakeAsterisk() as asterisk:
         with Instance(tmp_path, OURS, asterisk.url, "bot") as instance:
             reconciler = Reconciler(instance, lambda: (), lambda: ())
-            async with AriClient(
-                asterisk.url,
-                asterisk.user,
-                asterisk.password,
-                "bot",
-                lambda event: None,
-                on_connected=reconciler,
-            ) as client:
-                running = asyncio.create_task(client.run())
-                await until(client.registered.is_set)
+            async with registered(asterisk, reconciler) as client:
                 sweeping = asyncio.create_task(reconciler.sweep_for_ever(client))
                 shutil.rmtree(tmp_path / "instances")
                 for call_id in (OLD, LIVING):
@@ -294,6 +283,4 @@ async def test_sweeping_outlives_a_state_directory_that_can_not_be_read(
                 asterisk.drop_websockets()
                 await until(lambda: not client.registered.is_set())
                 await until(client.registered.is_set)
-                for task in (running, sweeping):
-                    task.cancel()
-                await asyncio.gather(running, sweeping, return_exceptions=True)
+                await ended(sweeping)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
-import random
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from ari_app.audio.format import FRAME_BYTES
+from ari_app.demo import asterisk
 from ari_app.dialog.ports import Fact, Playout, PlayoutMark
 from tests.fakes.asterisk import Channel, FakeAsterisk, until
 from tests.fakes.rtp_peer import Arrival, RtpPeer
@@ -146,8 +145,5 @@ async def nothing_leaks() -> AsyncIterator[None]:
 
 
 def free_port() -> int:
-    """A TCP port that nobody has, and that the kernel gives to no outgoing connection (by default from 32768 on)."""
-    while True:
-        port = random.randrange(22_000, 30_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+    """A TCP port that nobody has, and that no outgoing connection gets."""
+    return asterisk.free_port(socket.SOCK_STREAM)

@@ -93,22 +93,14 @@ async def away_and_back(course: Course, case: Case) -> None:
         await course.talk(3)
         if "answer" not in course.heard(since=healed_at):
             course.blame("nobody answered although the engines worked again")
-    if course.note.ending != "went on":
-        course.blame("the call did not go on")
-    course.phone.hang_up()
-    await course.hear_witness(undisturbed=case.mode == "pipeline")
-    await course.check_left()
+    await course.went_on(undisturbed=case.mode == "pipeline")
 
 
 async def stood_in_for(course: Course, case: Case) -> None:
     """All engines fail for good, and each has one that stands in: the caller hears answers, and no word of it."""
     if await course.strike_at("thinking", partial(course.lane.engine.arm, "500", *STAGES)):
         await course.talk(3)
-    if course.note.ending != "went on":
-        course.blame("the call did not go on")
-    course.phone.hang_up()
-    await course.hear_witness(undisturbed=case.mode == "pipeline")
-    await course.check_left()
+    await course.went_on(undisturbed=case.mode == "pipeline")
     if case.mode == "pipeline" and set(course.note.heard) != {"greeting", "answer"}:
         course.blame(f"the caller heard {', '.join(course.note.heard)}")
 

@@ -272,6 +272,14 @@ class Course:
         await (self.patient(said_at) if patient else self.quiet())
         return not phone.ended.is_set()
 
+    async def went_on(self, *, undisturbed: bool = True) -> None:
+        """The call is still there, and the caller ends it."""
+        if self.note.ending != "went on":
+            self.blame("the call did not go on")
+        self.phone.hang_up()
+        await self.hear_witness(undisturbed=undisturbed)
+        await self.check_left()
+
     async def check_left(self) -> None:
         """The call went as it could, and when the other caller has gone too nothing of any is left."""
         self.note.heard = self.heard()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,7 +19,7 @@ from ari_app.ari.ids import Kind, object_id, server_tag
 from ari_app.demo.application import ServeProcess
 from ari_app.demo.asterisk import AsteriskSettings, PrivateAsterisk
 from ari_app.demo.asterisk_prefix import Prefix
-from ari_app.demo.measure import footprint
+from ari_app.demo.measure import footprint, socket_rows
 from ari_app.record.folder import goes_on
 from tests.fakes.call_bench import free_port
 from tests.fakes.tcp_proxy import TcpProxy, cuttable
@@ -81,13 +80,7 @@ class Left:
 
 def connections(pid: int, port: int) -> int:
     """TCP connections of a process to a port of this machine."""
-    held = set()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            held.add(os.readlink(f"/proc/{pid}/fd/{name}"))
-    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text("ascii").splitlines()[1:]]
-    there = f"0100007F:{port:04X}"
-    return sum(row[2] == there and f"socket:[{row[9]}]" in held for row in rows)
+    return sum(row[2] == f"0100007F:{port:04X}" for row in socket_rows(pid, "tcp"))
 
 
 class Session:

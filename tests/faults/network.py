@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import random
 import sys
 from dataclasses import replace
-from pathlib import Path
 
+from ari_app.demo.measure import socket_rows
 from tests.faults.course import SENTENCE, Case, Course
 from tests.faults.phone import Line, Packet
 
@@ -128,11 +126,7 @@ async def wrong_source(course: Course, case: Case) -> None:
             intruder.kill()
         await intruder.wait()
     _understood(course, case, 2)
-    if course.note.ending != "went on":
-        course.blame("the conversation did not go on")
-    course.phone.hang_up()
-    await course.hear_witness()
-    await course.check_left()
+    await course.went_on()
 
 
 FLOOD = """
@@ -183,10 +177,4 @@ async def flood(course: Course, case: Case) -> None:
 
 def _newest_udp_port(pid: int) -> int:
     """Of the call that came last: the socket with the highest inode."""
-    held = set()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            held.add(os.readlink(f"/proc/{pid}/fd/{name}"))
-    rows = [line.split() for line in Path(f"/proc/{pid}/net/udp").read_text("ascii").splitlines()[1:]]
-    ours = [(int(row[9]), int(row[1].partition(":")[2], 16)) for row in rows if f"socket:[{row[9]}]" in held]
-    return max(ours)[1]
+    return max((int(row[9]), int(row[1].partition(":")[2], 16)) for row in socket_rows(pid, "udp"))[1]

@@ -100,11 +100,7 @@ async def early_media(course: Course, case: Case) -> None:
 async def _goes_well(course: Course) -> None:
     await course.greeted()
     await course.talk(2)
-    if course.note.ending != "went on":
-        course.blame("the call did not go on")
-    course.phone.hang_up()
-    await course.hear_witness()
-    await course.check_left()
+    await course.went_on()
 
 
 async def cut_while_it_rings(course: Course, case: Case) -> None:
@@ -155,8 +151,4 @@ async def referred(course: Course, case: Case) -> None:
         await course.talk(2)
     if not course.phone.replies or course.phone.replies[0] < 400:
         course.blame(f"the REFER was answered with {course.phone.replies}")
-    if course.note.ending != "went on":
-        course.blame("the call did not go on")
-    course.phone.hang_up()
-    await course.hear_witness()
-    await course.check_left()
+    await course.went_on()
